@@ -1,0 +1,133 @@
+"""What a running node may ask: who it is, whether to stop, where to write, what to report."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import final
+
+from lpml.clock import Clock, RealClock, current_scope, find_scope
+from lpml.record.metrics import MetricsWriter
+
+
+def _nothing(reason: str) -> None:
+    """Stops no program: there is none."""
+
+
+@final
+class Context:
+    """The surroundings of one node. Services get theirs from `lpml.context()`.
+
+    Args:
+      name: `group/index`.
+      group: the node's group, nested groups joined by `/`.
+      index: position in the group, from 0.
+      clock: the node's time and waiting.
+      program: the program's name.
+      directory: the run folder, or `None` where there is no run.
+      on_stop: called by `stop_program` with the reason.
+    """
+
+    def __init__(
+        self,
+        name: str = "standalone/0",
+        group: str = "standalone",
+        index: int = 0,
+        clock: Clock | None = None,
+        program: str = "",
+        directory: Path | None = None,
+        on_stop: Callable[[str], None] = _nothing,
+    ) -> None:
+        self.name = name
+        self.group = group
+        self.index = index
+        self.clock = RealClock() if clock is None else clock
+        self.program = program
+        self.directory = directory
+        self._on_stop = on_stop
+        self._lock = threading.Lock()
+        self._metrics: dict[str, float] = {}
+        self._progress: tuple[float, float | None] | None = None
+        self._writer: MetricsWriter | None = None
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the program is stopping; `run()` should return soon."""
+        return self.clock.stopping
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for `seconds`, or less if the program stops; says whether it does."""
+        return self.clock.wait(seconds)
+
+    def stop_program(self, reason: str = "") -> None:
+        """Asks the whole program to stop, as a success. Returns at once."""
+        self._on_stop(reason or f"{self.name} asked")
+
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Records scalars, in the run folder and in the live view.
+
+        Args:
+          metrics: names and numbers (anything that `float` takes, such as a 0-d array).
+          step: the abscissa of the curves; `None` = counted per node from 0.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        with self._lock:
+            self._metrics.update(values)
+            if self.directory is None:
+                return
+            if self._writer is None:
+                path = self.directory / "metrics" / f"{self.name.replace('/', '-')}.jsonl"
+                self._writer = MetricsWriter(path)
+            self._writer.write(values, step, self.clock.wall_time())
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        """Reports how far the node's own work is; the live view shows a bar where `total` is known."""
+        self._progress = (done, total)
+
+    @property
+    def latest_metrics(self) -> Mapping[str, float]:
+        """The last value of each metric."""
+        with self._lock:
+            return dict(self._metrics)
+
+    @property
+    def latest_progress(self) -> tuple[float, float | None] | None:
+        """`(done, total)` as last reported."""
+        return self._progress
+
+    def close(self) -> None:
+        """Flushes and closes what `log` opened."""
+        with self._lock:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+
+_standalone = Context()
+
+
+def context() -> Context:
+    """The context of the node whose code is running.
+
+    Outside any node (a service tried by hand or in a unit test) it is a context that never stops
+    and records nothing.
+    """
+    scope = find_scope()
+    return scope if isinstance(scope, Context) else _standalone
+
+
+class entered:
+    """Runs the block as code of `node`, so that `context()` there is `node`."""
+
+    __slots__ = ("_node", "_token")
+
+    def __init__(self, node: Context) -> None:
+        self._node = node
+
+    def __enter__(self) -> Context:
+        self._token = current_scope.set(self._node)
+        return self._node
+
+    def __exit__(self, *args: object) -> None:
+        current_scope.reset(self._token)

@@ -1,0 +1,76 @@
+"""What a node needs of the machine, and what happens when it dies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Mapping
+
+from lpml.errors import GraphError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one node needs.
+
+    Args:
+      cpu: processor cores; also the number of threads that XLA, OpenMP and BLAS may use in the
+        node (at least one). Fractions are allowed for nodes that mostly wait.
+      gpu: accelerators, possibly a fraction of one. 0 keeps the node on the CPU.
+      gpu_memory: share of the accelerator's memory that JAX may preallocate, in (0, 1];
+        `None` means `gpu` where that is a fraction, else JAX's own default.
+      memory: bytes of main memory that the node is expected to use, or `None` for unknown.
+      env: environment variables, set before the node imports anything of its own.
+      custom: named resources of a cluster, such as `{"tpu": 4}`.
+
+    Raises:
+      GraphError: a quantity is negative or a share is out of range.
+    """
+
+    cpu: float = 1
+    gpu: float = 0
+    gpu_memory: float | None = None
+    memory: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        quantities = {"cpu": self.cpu, "gpu": self.gpu, "memory": self.memory or 0, **self.custom}
+        for name, amount in quantities.items():
+            if not amount >= 0:
+                raise GraphError(f"Resources({name}={amount!r}): give a number of at least 0")
+        if self.gpu_memory is not None and not 0 < self.gpu_memory <= 1:
+            raise GraphError(
+                f"Resources(gpu_memory={self.gpu_memory!r}): give a share of the device, in (0, 1]"
+            )
+        for name, value in self.env.items():
+            if not isinstance(value, str):
+                raise GraphError(f"Resources(env={{{name!r}: {value!r}}}): give a string")
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What happens when a node dies. Make one by `never`, `on_failure` or `always`.
+
+    Only `never` is carried out by the launchers of this release; a program that asks for another
+    policy is refused by `compile`.
+    """
+
+    when: Literal["never", "on_failure", "always"] = "never"
+    max_restarts: int | None = None
+    backoff: float = 0.0
+    """Seconds before the first restart; doubles with each."""
+
+    @staticmethod
+    def never() -> Restart:
+        """The first failure of the node stops the program."""
+        return Restart("never")
+
+    @staticmethod
+    def on_failure(max_restarts: int = 3, backoff: float = 1.0) -> Restart:
+        """Restart after a failure, at most `max_restarts` times."""
+        return Restart("on_failure", max_restarts, backoff)
+
+    @staticmethod
+    def always(backoff: float = 1.0) -> Restart:
+        """Restart whenever the node ends."""
+        return Restart("always", None, backoff)
