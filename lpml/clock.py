@@ -12,8 +12,9 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Callable, Iterator, Protocol, final
+from typing import Protocol, final
 
 from lpml.errors import CallCancelled, CallTimeout, ProgramStopped
 

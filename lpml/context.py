@@ -82,7 +82,7 @@ class Context:
             self._writer.write(values, step, self.clock.wall_time())
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Reports how far the node's own work is; the live view shows a bar where `total` is known."""
+        """Reports how far the node's work is; the live view shows a bar where `total` is known."""
         self._progress = (done, total)
 
     @property

@@ -20,8 +20,7 @@ A message says what was given, why it cannot be, and what to do, in at most five
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Sequence
+from collections.abc import Sequence
 
 
 class Error(Exception):
@@ -126,8 +125,16 @@ class RemoteError(CallError):
         return (remote_error, (self.cause, self.message, str(self.__cause__ or "")))
 
 
-@lru_cache(maxsize=256)
+_dual_classes: dict[type[BaseException], type[RemoteError]] = {}
+
+
 def _dual_class(original: type[BaseException]) -> type[RemoteError]:
+    if original not in _dual_classes:
+        _dual_classes[original] = _combine(original)
+    return _dual_classes[original]
+
+
+def _combine(original: type[BaseException]) -> type[RemoteError]:
     if issubclass(original, RemoteError):
         return original
     if not issubclass(original, Exception):
