@@ -1,0 +1,146 @@
+"""What every launcher is: an engine that starts the nodes of a plan and says what became of them.
+
+`Run` owns the loop around it: events of the engine go to the supervisor, its decisions back to
+the engine. An engine decides nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lpml.errors import UsageError, closest
+from lpml.launchers.supervisor import Decision
+
+LAUNCHERS: Mapping[str, str] = {  # name -> module:class, loaded late
+    "local_mt": "lpml.launchers.threads:ThreadLauncher",
+    "local_mp": "lpml.launchers.processes:ProcessLauncher",
+    "test": "lpml.launchers.threads:ThreadLauncher",
+}
+_IN_PROCESS = ("local_mt", "test")
+
+
+def check_name(launch: str) -> None:
+    """Refuses a launcher that does not exist.
+
+    Raises:
+      UsageError: it names those that do.
+    """
+    if launch not in LAUNCHERS:
+        raise UsageError(
+            f"launch={launch!r}: no such launcher{closest(launch, tuple(LAUNCHERS))}"
+            f" (there are {', '.join(LAUNCHERS)})"
+        )
+
+
+def uses_processes(launch: str) -> bool:
+    """Whether nodes live in processes of their own, so that their environment can be set."""
+    return launch not in _IN_PROCESS
+
+
+def load(launch: str) -> type[AbstractLauncher]:
+    """The class of a launcher, imported now."""
+    check_name(launch)
+    module, _, name = LAUNCHERS[launch].partition(":")
+    found: type[AbstractLauncher] = getattr(importlib.import_module(module), name)
+    return found
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a node, or what it asks.
+
+    `ready`, `returned`, `failed`, `exited`, `abandoned`, `overdue` are events of the supervisor;
+    `stop_program` carries the reason of a node that ends the program.
+    """
+
+    what: Literal["ready", "returned", "failed", "exited", "abandoned", "overdue", "stop_program"]
+    node: str
+    at: float
+    text: str = ""
+    traceback: str = ""
+    has_run: bool = False
+    consequence: bool = False
+    clean: bool = True
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What a node says of itself when it is asked."""
+
+    calls: int = 0
+    errors: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    progress: tuple[float, float | None] | None = None
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run writes: `folder` is kept, `sockets` is removed at its end."""
+
+    folder: Path
+    sockets: Path
+
+    def log(self, node: str) -> Path:
+        """The file of what a node prints."""
+        return self.folder / "logs" / f"{node.replace('/', '-')}.log"
+
+
+class AbstractLauncher(ABC):
+    """The engine of one run. `Run` calls all but the last group from one thread.
+
+    The constructor takes `(plan, paths, terminal)` and gets what can be refused: sockets, files.
+    """
+
+    @abstractmethod
+    def __init__(self, plan: Any, paths: RunPaths, *, terminal: bool) -> None: ...
+
+    @abstractmethod
+    def now(self) -> float:
+        """The time that events and deadlines are in."""
+
+    @abstractmethod
+    def carry_out(self, decisions: list[Decision]) -> None:
+        """Does to the nodes what the supervisor decided. Does not wait for the effect."""
+
+    @abstractmethod
+    def poll(self, timeout: float | None) -> list[Event]:
+        """Waits until something happens, `wake` is called or `timeout` seconds passed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Gives back everything the engine holds; every node has ended or been given up."""
+
+    # From any thread.
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Makes `poll` return now."""
+
+    @abstractmethod
+    def address(self, node: str) -> str:
+        """Where a node is reached from outside this process; "" where it is not."""
+
+    @abstractmethod
+    def client(self, node: str) -> Any:
+        """A client of a node."""
+
+    @abstractmethod
+    def reports(self, timeout: float) -> Mapping[str, NodeReport]:
+        """What each node says of itself; the last known where it does not answer in time."""
+
+    @abstractmethod
+    def pid(self, node: str) -> int:
+        """The process of a node; 0 before it has one."""
+
+    @abstractmethod
+    def peak_memory(self, node: str) -> int:
+        """The most main memory that its process has used, in bytes; 0 where unknown."""
+
+    @abstractmethod
+    def stack(self, node: str, timeout: float) -> str:
+        """The Python stacks of every thread of a node."""

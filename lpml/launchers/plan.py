@@ -1,0 +1,139 @@
+"""What is started, where and with what: a program made ready for one launcher."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, final
+
+from lpml.errors import GraphError
+from lpml.launchers import devices
+from lpml.launchers.base import check_name, uses_processes
+from lpml.resources import Resources, Restart
+from lpml.service import Interface
+
+if TYPE_CHECKING:
+    from lpml.graph.check import Edge
+    from lpml.graph.program import Program
+
+
+@final
+@dataclass(frozen=True)
+class NodePlan:
+    """One node, ready to be started."""
+
+    name: str
+    """`group/index`."""
+    group: str
+    index: int
+    service: str
+    """The name of its class or factory."""
+    interface: Interface
+    payload: bytes = field(repr=False)
+    """Its service, args and kwargs, pickled; handles inside become clients in the node."""
+    edges: tuple[Edge, ...] = ()
+    """The handles it holds."""
+    resources: Resources = field(default_factory=Resources)
+    restart: Restart = field(default_factory=Restart)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What is set in its process before it imports anything of its own."""
+    process: str = ""
+    """Nodes with the same key share a process."""
+    address: str = ""
+    """Where it will be reached; "" until it is launched."""
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """A program compiled for one launcher. Nothing of it is started yet."""
+
+    program: str
+    launch: str
+    nodes: tuple[NodePlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `--json` and `program.json`; payloads appear as their sizes."""
+        return {
+            "program": self.program,
+            "launch": self.launch,
+            "nodes": [_node_json(node) for node in self.nodes],
+        }
+
+
+def _node_json(node: NodePlan) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "group": node.group,
+        "index": node.index,
+        "service": node.service,
+        "methods": {
+            name: {"kind": spec.kind, "stream": spec.stream}
+            for name, spec in node.interface.methods.items()
+        },
+        "has_run": node.interface.has_run,
+        "payload_bytes": len(node.payload),
+        "edges": [dataclasses.asdict(edge) for edge in node.edges],
+        "resources": dataclasses.asdict(node.resources),
+        "restart": node.restart.when,
+        "environment": dict(node.environment),
+        "process": node.process,
+        "address": node.address,
+    }
+
+
+def compile(program: Program, launch: str = "local_mp") -> Plan:
+    """Checks a program and says what a launcher would start.
+
+    Args:
+      program: the graph.
+      launch: the launcher's name.
+
+    Returns:
+      The plan; it can be printed, and nothing was started.
+
+    Raises:
+      GraphError: the program has faults; all of them are in it.
+      UsageError: there is no such launcher.
+    """
+    from lpml.graph import check
+
+    check_name(launch)
+    machine = devices.Machine.find()
+    declared = program.nodes
+    needs = {node.name: node.resources for node in declared}
+    faults = [*check.check(program), *_restart_faults(program)]
+    faults += devices.faults(needs, machine)
+    if faults:
+        raise GraphError(*faults)
+    apart = uses_processes(launch)
+    places = devices.place(needs, machine)
+    edges = check.edges(program)
+    nodes = []
+    for node in declared:
+        nodes.append(
+            NodePlan(
+                name=node.name,
+                group=node.group,
+                index=node.index,
+                service=getattr(node.service, "__name__", type(node.service).__name__),
+                interface=node.interface,
+                payload=check.payload(node).data,
+                edges=tuple(edge for edge in edges if edge.source == node.name),
+                resources=node.resources,
+                restart=node.restart,
+                environment=devices.environment(node.resources, places[node.name]) if apart else {},
+                process=(node.colocation or node.name) if apart else "launcher",
+            )
+        )
+    return Plan(program.name, launch, tuple(nodes))
+
+
+def _restart_faults(program: Program) -> list[str]:
+    return [
+        f"{node.name}: restart={node.restart.when!r} is not carried out by this release; "
+        "use Restart.never()"
+        for node in program.nodes
+        if node.restart.when != "never"
+    ]
