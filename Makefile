@@ -1,0 +1,91 @@
+# make run | test | test-slow | check: four words to learn; `make help` says the rest.
+# The environment is .venv, made from $(PYTHON) (3.10 or newer) with the versions of constraints.txt.
+
+PYTHON ?= python3
+PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) python3.10)
+ARGS ?=
+PYTEST ?= -q
+
+python := .venv/bin/python
+pip := -m pip --disable-pip-version-check install --quiet
+sources := lpml tests
+
+.DELETE_ON_ERROR:
+.PHONY: help run test test-slow check format bench bench-peers clean
+
+help:
+	@echo "make run          trains a network on digits with a parameter server, shows what came of it"
+	@echo "make test         style, types and the tests that take a moment"
+	@echo "make test-slow    every test"
+	@echo "make check        style and types only"
+	@echo "make format       rewrites the sources in the style that check wants"
+	@echo "make bench        measures lpml, and the peers that are installed, side by side"
+	@echo "make bench-peers  builds the environments of the peers (Launchpad needs Python 3.10)"
+	@echo "make clean        removes the environments and what was built"
+	@echo "ARGS='...' goes to 'lpml run digits' or to the benchmarks; PYTEST='-k name' to pytest;"
+	@echo "PYTHON=python3.12 picks the interpreter of a new environment."
+
+run: .venv/.has-programs
+	@$(python) -m lpml run digits $(ARGS)
+	@$(python) -m lpml plot latest
+
+test: check
+	$(python) -m pytest -m "not slow" $(PYTEST)
+
+test-slow: check
+	$(python) -m pytest $(PYTEST)
+
+check: .venv/.has-dev
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy $(sources)
+	$(python) -m pyright $(sources)
+
+format: .venv/.has-dev
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+
+bench: .venv/.has-dev
+	$(python) -m benchmarks.rpc $(ARGS)
+	$(python) -m benchmarks.launch $(ARGS)
+	$(python) -m benchmarks.ps $(ARGS)
+
+bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers
+
+clean:
+	rm -rf .venv .venv-launchpad .venv-peers build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Stamps: each is newer than what it was made from. One environment grows by the second.
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "lpml needs Python 3.10 or newer; '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>&1 | tail -n 1 || true)." \
+	    "Install one and say which: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  exit 1; }
+
+.venv/.has-programs: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing lpml and what its programs need into .venv"
+	@$(python) $(pip) -c constraints.txt --config-settings editable_mode=compat -e '.[all]'
+	@touch $@
+
+.venv/.has-dev: .venv/.has-programs
+	@echo "installing the tools for tests into .venv"
+	@$(python) $(pip) -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
+	@touch $@
+
+.venv-launchpad/.has-peers: benchmarks/peers/launchpad.txt
+	@$(PYTHON310) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null || { \
+	  echo "dm-launchpad has no wheels after Python 3.10 and '$(PYTHON310)' is not one." \
+	    "Install one and say which: make bench-peers PYTHON310=/path/to/python3.10" >&2; exit 1; }
+	$(PYTHON310) -m venv .venv-launchpad
+	.venv-launchpad/bin/python $(pip) -r benchmarks/peers/launchpad.txt
+	@touch $@
+
+.venv-peers/.has-peers: benchmarks/peers/peers.txt | .venv/bin/python
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python $(pip) -r benchmarks/peers/peers.txt
+	@touch $@
