@@ -1,0 +1,4 @@
+"""The names of Launchpad, Courier and Reverb on this runtime. None yet in this release."""
+
+if __name__ != "lpml.compat":
+    raise ImportError("import lpml.compat, not compat")
