@@ -1,4 +1,4 @@
-"""The names of Launchpad, Courier and Reverb on this runtime. None yet in this release."""
+"""The names of Launchpad, Courier and Reverb on this runtime. None yet."""
 
 if __name__ != "lpml.compat":
     raise ImportError("import lpml.compat, not compat")
