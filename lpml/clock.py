@@ -161,6 +161,27 @@ class _RealCondition:
     def notify_all(self) -> None:
         self._condition.notify_all()
 
+    def wake(self) -> None:
+        """Notifies without waiting for the lock, which the caller of `wake` need not hold.
+
+        Whoever wakes a clock may hold another condition of it; to wait here for this one would
+        be a deadlock when a second thread does the same the other way round.
+        """
+        if self._condition.acquire(blocking=False):
+            self._notify_and_release()
+        else:
+            threading.Thread(target=self._wake_later, name="lpml-wake", daemon=True).start()
+
+    def _wake_later(self) -> None:
+        self._condition.acquire()
+        self._notify_and_release()
+
+    def _notify_and_release(self) -> None:
+        try:
+            self._condition.notify_all()
+        finally:
+            self._condition.release()
+
 
 @final
 class RealClock(Clock):
@@ -197,8 +218,7 @@ class RealClock(Clock):
         with self._lock:
             conditions = list(self._conditions)
         for condition in conditions:
-            with condition:
-                condition.notify_all()
+            condition.wake()
 
     @property
     def stopping(self) -> bool:

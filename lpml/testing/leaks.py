@@ -155,7 +155,7 @@ def sockets_root() -> Path:
 
 
 def _files() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     shm = Path("/dev/shm")
     if shm.is_dir():
         found |= {str(p): f"shared memory {p}" for p in shm.iterdir() if p.name.startswith("lpml")}
