@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import final
+from typing import SupportsFloat, final
 
 from lpml.clock import Clock, RealClock, current_scope, find_scope
 from lpml.record.metrics import MetricsWriter
@@ -64,7 +64,7 @@ class Context:
         """Asks the whole program to stop, as a success. Returns at once."""
         self._on_stop(reason or f"{self.name} asked")
 
-    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
         """Records scalars, in the run folder and in the live view.
 
         Args:

@@ -120,7 +120,7 @@ class _Fake:
         self._made: list[Made] = []
 
     @property  # type: ignore[misc]  # only read, by isinstance
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._cls
 
     def __getattr__(self, name: str) -> Any:
@@ -210,7 +210,7 @@ class _Faulty:
         self._fault = fault
 
     @property  # type: ignore[misc]  # only read, by isinstance
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._target.__class__
 
     def __getattr__(self, name: str) -> Any:
