@@ -21,6 +21,8 @@ from lpml.errors import ProgramStopped as ProgramStopped
 from lpml.errors import ProtocolError as ProtocolError
 from lpml.errors import RemoteError as RemoteError
 from lpml.errors import UsageError as UsageError
+from lpml.graph import Node as Node
+from lpml.graph import Program as Program
 from lpml.resources import Resources as Resources
 from lpml.resources import Restart as Restart
 from lpml.service import Checkpointable as Checkpointable
