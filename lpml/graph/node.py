@@ -10,6 +10,9 @@ from lpml.graph.handle import Handle, Origin, is_handle
 
 P = ParamSpec("P")
 S = TypeVar("S")
+# of `declare`, which in pyright does not infer those of the class
+Q = ParamSpec("Q")
+T = TypeVar("T")
 
 
 @final
@@ -39,8 +42,8 @@ class Node(Generic[P, S]):
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = (args, kwargs)
         self._when_configured: Callable[[], None] | None = None
 
-    @classmethod
-    def declare(cls, service: Callable[P, S], /) -> Node[P, S]:
+    @staticmethod
+    def declare(service: Callable[Q, T], /) -> Node[Q, T]:
         """A node whose arguments come later, through `configure`: for cycles.
 
         Example:
@@ -51,7 +54,7 @@ class Node(Generic[P, S]):
           >>> second = Node(Ping, first.handle())
           >>> first.configure(second.handle())
         """
-        node = cast("Callable[..., Node[P, S]]", cls)(service)
+        node = cast("Callable[..., Node[Q, T]]", Node)(service)
         node._arguments = None
         return node
 
