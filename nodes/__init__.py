@@ -1,0 +1,17 @@
+"""Node types: services in their roles, and the pure rules they apply."""
+
+if __name__ != "lpml.nodes":
+    raise ImportError("import lpml.nodes, not nodes: the folder is a part of the package lpml")
+
+from lpml.nodes.consistency import Asynchronous as Asynchronous
+from lpml.nodes.consistency import BoundedStaleness as BoundedStaleness
+from lpml.nodes.consistency import Consistency as Consistency
+from lpml.nodes.consistency import Synchronous as Synchronous
+from lpml.nodes.parameter_server import ParameterServer as ParameterServer
+from lpml.nodes.roles import AbstractParameterServer as AbstractParameterServer
+from lpml.nodes.roles import ParameterServerStatistics as ParameterServerStatistics
+from lpml.nodes.roles import Params as Params
+from lpml.nodes.roles import Receipt as Receipt
+from lpml.nodes.roles import Snapshot as Snapshot
+from lpml.nodes.sharding import ShardedParameterServer as ShardedParameterServer
+from lpml.nodes.sharding import split_params as split_params

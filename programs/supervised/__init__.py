@@ -1,0 +1,1 @@
+"""Supervised learning from parameter servers, on real data that needs no download."""

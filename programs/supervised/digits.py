@@ -1,0 +1,265 @@
+"""The task: scikit-learn's handwritten digits. Data, model, loss, Worker, Evaluator.
+
+1797 grey images of 8 x 8 pixels, ten classes; 1347 train, 450 test. Letters in shapes: B batch,
+N examples.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, final
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import lpml
+from lpml.nodes import AbstractParameterServer, ParameterServerStatistics, Params, Snapshot
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+HIDDEN = (256, 256)
+NUM_PIXELS, NUM_CLASSES = 64, 10
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images and their labels."""
+
+    images: Array
+    """float32 [N, 64], centred on the training mean, within about [-2, 2]."""
+    labels: Array
+    """int32 [N], 0 to 9."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@functools.cache
+def load() -> tuple[Examples, Examples]:
+    """The training and the test set, always split the same way (a quarter for the test)."""
+    from sklearn.datasets import load_digits  # slow to import; only those who need data wait
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    split = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
+    train_images, test_images, train_labels, test_labels = split
+    mean = train_images.mean(axis=0)
+
+    def examples(images: Array, labels: Array) -> Examples:
+        return Examples((2 * (images - mean)).astype(np.float32), labels.astype(np.int32))
+
+    return examples(train_images, train_labels), examples(test_images, test_labels)
+
+
+def _network(images: jax.Array) -> jax.Array:
+    return hk.nets.MLP([*HIDDEN, NUM_CLASSES])(images)
+
+
+network = hk.without_apply_rng(hk.transform(_network))
+
+
+def init_params(seed: int = 0) -> Params:
+    """Parameters drawn He-normal, biases 0.
+
+    With NumPy, so that whoever declares a program with them starts no JAX backend.
+    """
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
+    image = jax.ShapeDtypeStruct((1, NUM_PIXELS), jnp.float32)
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> Array:
+        scale = np.sqrt(2 / leaf.shape[0]) if len(leaf.shape) == 2 else 0.0
+        return (scale * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+    return jax.tree.map(draw, jax.eval_shape(network.init, key, image))
+
+
+def loss(params: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean cross-entropy of images `[B, 64]` with labels `[B]`."""
+    logits = network.apply(params, images)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def loss_and_correct(
+    params: Params, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy, and how many are classified correctly."""
+    logits = network.apply(params, images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean(), (logits.argmax(axis=-1) == labels).sum()
+
+
+# One of each per process: nodes that share a process share what was compiled.
+loss_and_gradient = jax.jit(jax.value_and_grad(loss))
+evaluate = jax.jit(loss_and_correct)
+
+
+def batches(
+    examples: Examples, batch_size: int, seed: int, shard: int = 0, num_shards: int = 1
+) -> Iterator[tuple[Array, Array]]:
+    """Batches for ever: every example of the shard once per epoch, in a new order each.
+
+    Shard k of n holds the examples k, k + n, k + 2n, ... What does not fill the last batch of an
+    epoch begins the next.
+
+    Args:
+      batch_size: B, at most the size of the shard.
+
+    Raises:
+      ValueError: the shard is smaller than a batch.
+    """
+    own = np.arange(shard, len(examples), num_shards)
+    if not 1 <= batch_size <= len(own):
+        raise ValueError(
+            f"batch_size={batch_size}: shard {shard} of {num_shards} has {len(own)} examples; "
+            "give a batch size from 1 to that, or fewer workers"
+        )
+    rng = np.random.default_rng((seed, shard))
+    order = np.empty(0, dtype=own.dtype)
+    while True:
+        if len(order) < batch_size:
+            order = np.concatenate([order, rng.permutation(own)])
+        chosen, order = order[:batch_size], order[batch_size:]
+        yield examples.images[chosen], examples.labels[chosen]
+
+
+@final
+class Worker:
+    """Computes gradients on its shard of the training set until the parameters are final.
+
+    Args:
+      server: where parameters come from and gradients go.
+      shard, num_shards: which part of the training set is its own.
+      batch_size: B.
+      overlap: computes the next gradient while the last one travels and is applied, on
+        parameters that lack it. For asynchronous servers.
+      pause: seconds by which each gradient takes longer: a slow worker, to try what that does.
+      seed: of the order of the examples.
+    """
+
+    lpml_role: ClassVar[str] = "learner"
+
+    def __init__(
+        self,
+        server: AbstractParameterServer,
+        *,
+        shard: int = 0,
+        num_shards: int = 1,
+        batch_size: int = 64,
+        overlap: bool = False,
+        pause: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self._server = server
+        self._exchange = self._exchange_ahead if overlap else self._exchange_now
+        self._under_way: lpml.Future[Snapshot] | None = None
+        self._pause = pause
+        self._batches = batches(load()[0], batch_size, seed, shard, num_shards)
+        # Compiled now, while the server compiles too.
+        images = np.zeros((batch_size, NUM_PIXELS), np.float32)
+        loss_and_gradient(init_params(), images, np.zeros(batch_size, np.int32))
+
+    def run(self) -> None:
+        """Exchanges gradients for parameters."""
+        context = lpml.context()
+        with lpml.deadline(None):  # where workers wait for each other, the slowest decides
+            snapshot = self._server.pull(context.name)
+            for count in itertools.count(1):
+                if snapshot.final or context.wait(self._pause):
+                    break
+                value, grads = loss_and_gradient(snapshot.params, *next(self._batches))
+                snapshot = self._exchange(context.name, grads, snapshot)
+                if count % 10 == 0:
+                    context.log({"loss": value}, step=snapshot.version)
+            if self._under_way is not None:
+                self._under_way.result()
+            self._server.leave(context.name)
+
+    def _exchange_now(self, name: str, grads: Params, base: Snapshot) -> Snapshot:
+        return self._server.exchange(name, grads, version=base.version)
+
+    def _exchange_ahead(self, name: str, grads: Params, base: Snapshot) -> Snapshot:
+        """Sends `grads` and returns what the exchange before brought."""
+        before = self._under_way
+        self._under_way = lpml.future(self._server.exchange, name, grads, version=base.version)
+        return base if before is None else before.result()
+
+
+@final
+class Evaluator:
+    """Measures the parameters on the test set now and then; ends the program when they are final.
+
+    Args:
+      server: where the parameters come from.
+      updates: how many there will be, for the progress bar.
+      every: updates from one evaluation to the next.
+      target: ends the program as soon as this test accuracy is reached; `None` = never.
+    """
+
+    lpml_role: ClassVar[str] = "evaluator"
+
+    def __init__(
+        self,
+        server: AbstractParameterServer,
+        *,
+        updates: int,
+        every: int = 50,
+        target: float | None = None,
+    ) -> None:
+        self._server = server
+        self._updates = updates
+        self._every = every
+        self._target = math.inf if target is None else target
+        self._test = load()[1]
+
+    def run(self) -> None:
+        """Evaluates, logs and reports until the end, which it announces."""
+        context = lpml.context()
+        next_version = 0
+        with lpml.deadline(None):
+            while True:
+                snapshot = self._server.pull(at_least=next_version)
+                accuracy = self.evaluate(snapshot)
+                if snapshot.final or accuracy >= self._target or context.should_stop:
+                    break
+                next_version = snapshot.version + self._every
+            summary = self._summary(snapshot, accuracy)
+        print(summary, flush=True)
+        context.stop_program(summary)
+
+    def evaluate(self, snapshot: Snapshot) -> float:
+        """The test accuracy; logs it with the loss, the staleness and the rate of updates."""
+        test = self._test
+        value, correct = evaluate(snapshot.params, test.images, test.labels)
+        accuracy = int(correct) / len(test)
+        statistics = self._server.statistics()
+        metrics = {
+            "loss": float(value),
+            "accuracy": accuracy,
+            "staleness": statistics.mean_staleness,
+            "updates_per_second": _rate(statistics),
+        }
+        lpml.context().log(metrics, step=snapshot.version)
+        lpml.context().progress(snapshot.version, self._updates)
+        return accuracy
+
+    def _summary(self, snapshot: Snapshot, accuracy: float) -> str:
+        statistics = self._server.statistics()
+        correct, total = round(accuracy * len(self._test)), len(self._test)
+        return (
+            f"test accuracy {accuracy:.1%} ({correct} of {total}) after {snapshot.version} updates"
+            f" at {_rate(statistics):.0f}/s; staleness {statistics.mean_staleness:.2f} on average,"
+            f" {max(statistics.staleness, default=0)} at most; {statistics.dropped} gradients"
+            " dropped"
+        )
+
+
+def _rate(statistics: ParameterServerStatistics) -> float:
+    return statistics.version / statistics.seconds if statistics.seconds > 0 else 0.0
