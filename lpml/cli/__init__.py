@@ -1,0 +1,1 @@
+"""The command line: `lpml run`, `lpml check` and the other verbs."""

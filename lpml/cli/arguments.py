@@ -1,0 +1,135 @@
+"""Flags from the signature of a program factory; the one file that imports tyro."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lpml.cli.factories import Factory
+from lpml.errors import Error, UsageError
+
+if TYPE_CHECKING:
+    from lpml.graph import Program
+
+
+class FlagError(UsageError):
+    """The flags of a program are wrong. `shown` is tyro's explanation, drawn for a terminal."""
+
+    def __init__(self, message: str, shown: str) -> None:
+        super().__init__(message)
+        self.shown = shown
+
+
+class FactoryError(UsageError):
+    """The factory raised something of its own; the original is the `__cause__`."""
+
+
+def build(factory: Factory, flags: Sequence[str]) -> Program:
+    """Calls the factory with what the flags say.
+
+    Args:
+      factory: what `factories.find` found.
+      flags: such as `["--num-workers", "8"]`.
+
+    Raises:
+      FlagError: a flag is unknown, missing or has a value that does not fit.
+      FactoryError: the factory raised.
+      UsageError: it did not return a Program.
+    """
+    from lpml.graph import Program
+
+    make = parse(factory, flags)
+    try:
+        made = make()
+    except Error:
+        raise
+    except Exception as error:
+        raise FactoryError(f"{factory.target}: making the program failed") from error
+    if not isinstance(made, Program):
+        raise UsageError(
+            f"{factory.target}: {factory.function.__name__}() returned a "
+            f"{type(made).__name__}; it must return the lpml.Program that it made"
+        )
+    return made
+
+
+def parse(factory: Factory, flags: Sequence[str]) -> Callable[[], Program]:
+    """The factory with its arguments, not called yet."""
+    if not flags and _needs_nothing(factory.function):
+        return factory.function  # without tyro, which takes a moment to import
+    import tyro
+
+    text = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # tyro draws as the encoding permits
+    try:
+        with contextlib.redirect_stderr(text), contextlib.redirect_stdout(text):
+            parsed: Callable[[], Program] = tyro.cli(
+                _deferred(factory.function), args=list(flags), prog=f"lpml run {factory.target}"
+            )
+    except SystemExit as stop:
+        text.seek(0)
+        shown = text.read()
+        raise FlagError(f"{factory.target}: {_plain(shown)}", shown) from stop
+    except Exception as error:
+        raise _no_flags(factory, error) from error
+    return parsed
+
+
+def print_usage(factory: Factory) -> None:
+    """Prints the flags of a program and its docstring, for `--help`."""
+    import tyro
+
+    try:
+        tyro.cli(
+            _deferred(factory.function),
+            args=["--help"],
+            prog=f"lpml run {factory.target} [LPML FLAGS]",
+        )
+    except SystemExit:
+        return
+    except Exception as error:
+        raise _no_flags(factory, error) from error
+
+
+def _no_flags(factory: Factory, error: Exception) -> UsageError:
+    text = " ".join(_plain(str(error)).split())
+    return UsageError(
+        f"{factory.target}: no flags can be made of the signature of "
+        f"{factory.function.__name__}: {text}; annotate every parameter with a plain type"
+    )
+
+
+def flag_names(factory: Factory) -> tuple[str, ...]:
+    """The parameters of the factory, as flags: `num_workers` is `--num-workers`."""
+    names = inspect.signature(factory.function).parameters
+    return tuple(f"--{name.replace('_', '-')}" for name in names)
+
+
+def _needs_nothing(function: Callable[..., object]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(p.default is not p.empty or p.kind in rest for p in parameters)
+
+
+def _deferred(function: Callable[..., Program]) -> Callable[..., Callable[[], Program]]:
+    """The same signature, but the call waits: what the factory raises is not tyro's to catch."""
+
+    @functools.wraps(function)
+    def defer(*args: object, **kwargs: object) -> Callable[[], Program]:
+        return functools.partial(function, *args, **kwargs)
+
+    return defer
+
+
+def _plain(shown: str) -> str:
+    """tyro's explanation on one line, without colours and boxes."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    text = re.sub(r"[╭╮╰╯─│]+|-{3,}", " ", text)
+    return " ".join(text.split())

@@ -1,0 +1,224 @@
+"""The verbs on programs: run, check, plan, graph, list. Each is thin: find, ask, show."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpml.cli.guard import verb
+from lpml.cli.options import Directory, Help, Json, Launch, Output, Target
+from lpml.errors import GraphError, LaunchError, UsageError
+
+if TYPE_CHECKING:
+    from lpml.cli.factories import Factory
+    from lpml.graph import Program
+
+
+@verb
+def run(
+    context: typer.Context,
+    target: Target = "",
+    launch: Launch = "local_mp",
+    directory: Directory = None,
+    stop_timeout: Annotated[
+        float, typer.Option(help="Seconds that a stop may take before what still runs is killed.")
+    ] = 10.0,
+    start_timeout: Annotated[
+        float, typer.Option(help="Seconds that the constructor of a node may take.")
+    ] = 120.0,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Lines now and then instead of a live table.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
+    json_: Json = False,
+    help_: Help = False,
+) -> int:
+    """Run a program to its end. Ctrl-C stops it, a second Ctrl-C kills it."""
+    from lpml.cli import running
+
+    program = _program(context, target, help_)
+    options = running.Options(
+        launch=launch,
+        directory=directory,
+        stop_timeout=stop_timeout,
+        start_timeout=start_timeout,
+        live=not plain,
+        quiet=quiet,
+        json=json_,
+    )
+    return running.run(program, options)
+
+
+@verb
+def check(
+    context: typer.Context,
+    target: Target = "",
+    launch: Launch = "local_mp",
+    json_: Json = False,
+    help_: Help = False,
+) -> int:
+    """Report every fault of a program at once. Starts nothing."""
+    from lpml.graph import examine
+    from lpml.launchers import compile as compile_program
+
+    program = _program(context, target, help_)
+    faults: tuple[str, ...] = ()
+    try:
+        compile_program(program, launch)
+    except GraphError as error:
+        faults = error.faults
+    found = examine(program)
+    if json_:
+        result = {
+            "program": program.name,
+            "launch": launch,
+            "nodes": [node.name for node in program.nodes],
+            "edges": len(found.edges),
+            "faults": list(faults),
+            "warnings": list(found.warnings),
+        }
+        print(json.dumps(result))
+        return 2 if faults else 0
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for fault in faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    size = f"{len(program.nodes)} nodes, {len(found.edges)} edges"
+    print(f"{program.name}: {size}, {len(faults) or 'no'} fault{'s' if len(faults) != 1 else ''}")
+    return 2 if faults else 0
+
+
+@verb
+def plan(
+    context: typer.Context,
+    target: Target = "",
+    launch: Launch = "local_mp",
+    json_: Json = False,
+    help_: Help = False,
+) -> None:
+    """Print what would be started, where and with which environment. Starts nothing."""
+    from lpml.launchers import compile as compile_program
+
+    made = compile_program(_program(context, target, help_), launch)
+    if json_:
+        print(json.dumps(made.to_json(), default=str))
+        return
+    from lpml.cli import tables
+
+    tables.print_plan(made)
+
+
+@verb
+def graph(
+    context: typer.Context,
+    target: Target = "",
+    format_: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help="mermaid, dot or svg.")
+    ] = "",
+    output: Output = None,
+    json_: Json = False,
+    help_: Help = False,
+) -> None:
+    """Draw a program as Mermaid, DOT or SVG (the ending of --output says which)."""
+    program = _program(context, target, help_)
+    if json_:
+        print(json.dumps(_graph_json(program), default=str))
+        return
+    text = _drawing(program, format_ or (output.suffix.lstrip(".") if output else "mermaid"))
+    if output is None:
+        print(text)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise LaunchError(f"{output} cannot be written: {error.strerror}; give another") from error
+    print(output)
+
+
+def _drawing(program: Program, name: str) -> str:
+    from lpml.errors import closest
+    from lpml.graph import draw
+
+    formats = {"mermaid": draw.mermaid, "mmd": draw.mermaid, "md": draw.mermaid, "dot": draw.dot}
+    formats |= {"gv": draw.dot, "svg": draw.svg}
+    if name not in formats:
+        near = closest(name, ["mermaid", "dot", "svg"])
+        raise UsageError(f"--format {name}: no such format{near}")
+    return formats[name](program)
+
+
+def _graph_json(program: Program) -> dict[str, Any]:
+    from lpml.graph import edges
+
+    return {
+        "program": program.name,
+        "nodes": [
+            {
+                "name": node.name,
+                "group": node.group,
+                "service": node.interface.service,
+                "methods": sorted(node.interface.methods),
+                "has_run": node.interface.has_run,
+                "colocation": node.colocation,
+            }
+            for node in program.nodes
+        ],
+        "edges": [
+            {"source": edge.source, "target": edge.target, "parameter": edge.parameter}
+            for edge in edges(program)
+        ],
+    }
+
+
+@verb
+def list_(json_: Json = False) -> None:
+    """List the prebuilt programs, those of other packages too."""
+    from lpml.cli import programs
+
+    found = programs.prebuilt(summaries=True)
+    if json_:
+        print(json.dumps([vars(program) for program in found.values()]))
+        return
+    from lpml.cli import tables
+
+    tables.print_programs(list(found.values()))
+
+
+def _find(context: typer.Context, target: str, help_: bool) -> Factory:
+    """The factory; or, where help is wanted, shows it and leaves."""
+    from lpml.cli import factories
+
+    if target.startswith("-"):
+        if not help_:
+            raise UsageError(
+                f"{target}: the program comes before its flags; "
+                f"write lpml {context.info_name} PROGRAM {target} ..."
+            )
+        target = ""
+    if help_ and not target:
+        print(context.get_help())
+        raise typer.Exit
+    if not target:
+        raise UsageError(
+            f"lpml {context.info_name}: no program given; give a file, such as program.py, or a "
+            "name that `lpml list` shows"
+        )
+    factory = factories.find(target)
+    if help_:
+        from lpml.cli.arguments import print_usage
+
+        print_usage(factory)
+        print(f"lpml's own flags: see lpml {context.info_name} --help.", end=" ")
+        print("What follows -- is the program's, even if lpml has a flag of that name.")
+        raise typer.Exit
+    return factory
+
+
+def _program(context: typer.Context, target: str, help_: bool) -> Program:
+    from lpml.cli.arguments import build
+
+    factory = _find(context, target, help_)
+    return build(factory, context.args)

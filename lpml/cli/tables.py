@@ -1,0 +1,95 @@
+"""Prints what the verbs other than `run` have found, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from lpml.cli import views
+
+if TYPE_CHECKING:
+    from lpml.cli.programs import Prebuilt
+    from lpml.launchers import Plan, RunStatus
+
+
+def print_plan(plan: Plan) -> None:
+    """One row per node, then the environments, each once."""
+    from rich.markup import escape
+
+    console = views.console()
+    count = len({node.process for node in plan.nodes})
+    console.print(
+        f"[bold]{escape(plan.program)}[/] on {plan.launch}: {len(plan.nodes)} nodes "
+        f"in {count} process{'es' if count != 1 else ''}"
+    )
+    console.print(
+        views.table(
+            ("node", "service", "main loop", "process", ">cpu", ">gpu", ">memory", "holds"),
+            [
+                (
+                    escape(node.name),
+                    escape(node.service),
+                    "run()" if node.interface.has_run else "",
+                    escape(node.process),
+                    f"{node.resources.cpu:g}",
+                    f"{node.resources.gpu:g}",
+                    views.memory(node.resources.memory or 0),
+                    escape(", ".join(f"{edge.parameter}={edge.target}" for edge in node.edges)),
+                )
+                for node in plan.nodes
+            ],
+        )
+    )
+    environments: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for node in plan.nodes:
+        key = tuple(sorted(node.environment.items()))
+        environments.setdefault(key, []).append(node.name)
+    for variables, names in environments.items():
+        if variables:
+            console.print(f"\nenvironment of {escape(', '.join(names))}:")
+            for name, value in variables:
+                console.print(f"  {escape(name)}={escape(value)}")
+
+
+def print_programs(programs: list[Prebuilt]) -> None:
+    """The prebuilt programs."""
+    from rich.markup import escape
+
+    views.console().print(
+        views.table(
+            ("name", "package", "what it does"),
+            [(escape(p.name), escape(p.package), escape(p.summary)) for p in programs],
+        )
+    )
+
+
+def print_runs(statuses: list[RunStatus]) -> None:
+    """One row per run."""
+    from rich.markup import escape
+
+    if not statuses:
+        print("no runs")
+        return
+    views.console().print(
+        views.table(
+            ("run", "launch", "state", ">time", "nodes", ">calls", ">errors", "folder"),
+            [
+                (
+                    escape(status.run),
+                    status.launch,
+                    views.coloured(status.state),
+                    views.duration(status.seconds),
+                    _nodes(status),
+                    str(sum(node.calls for node in status.nodes)),
+                    str(sum(node.errors for node in status.nodes)),
+                    escape(status.folder),
+                )
+                for status in statuses
+            ],
+        )
+    )
+
+
+def _nodes(status: RunStatus) -> str:
+    states = Counter(node.state for node in status.nodes)
+    return ", ".join(f"{count} {state}" for state, count in states.most_common())
