@@ -85,7 +85,7 @@ def examine(program: Program) -> Findings:
         found.append(f"program {program.name!r} has no nodes; add one with add_node")
     for declared in program.nodes:
         found += _faults_and_edges(declared)
-    known = tuple(one for one in found if isinstance(one, Edge))
+    known = tuple(dict.fromkeys(one for one in found if isinstance(one, Edge)))
     faults = tuple(one for one in found if isinstance(one, str))
     return Findings(faults, () if faults else _warnings(program, known), known)
 
@@ -104,7 +104,7 @@ def _faults_and_edges(declared: Declared) -> Iterator[str | Edge]:
             yield f"{declared.name}: {find_culprit(label, value, error)}"
             continue
         for origin in origins:
-            yield _edge(declared, label, origin)
+            yield _edge(declared, label.partition("[")[0], origin)
 
 
 def _parts(declared: Declared) -> Iterator[tuple[str, Any]]:
