@@ -12,6 +12,7 @@ structures, 1981. E. Gansner et al.: A technique for drawing directed graphs, 19
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -126,15 +127,15 @@ def _without_cycles(
             finished[start] = False
         while stack:
             box, rest = stack[-1]
-            target = next(rest, None)
-            if target is None:
+            following = next(rest, None)
+            if following is None:
                 finished[box] = True
                 stack.pop()
-            elif target not in finished:
-                finished[target] = False
-                stack.append((target, iter(after[target])))
-            elif not finished[target]:
-                closing.add((box, target))
+            elif following not in finished:
+                finished[following] = False
+                stack.append((following, iter(after[following])))
+            elif not finished[following]:
+                closing.add((box, following))
     turned = [(b, a) if (a, b) in closing else (a, b) for a, b in arrows]
     return [None if a == b else (a, b) for a, b in turned]
 
@@ -171,7 +172,7 @@ def _chain(source: _Item, target: _Item, label: tuple[float, float]) -> list[_It
         size = label if layer == middle else (0.0, 4.0)
         chain.append(_Item(layer, *size, is_box=False))
     chain.append(target)
-    for left, right in zip(chain, chain[1:], strict=False):
+    for left, right in itertools.pairwise(chain):
         left.after.append(right)
         right.before.append(left)
     return chain
@@ -282,7 +283,7 @@ def _settle(layer: list[_Item], wished: list[float]) -> None:
     """The places nearest to those wished (least squares) that keep order and distance."""
     blocks: list[tuple[float, float, int]] = []  # (sum of offsets wished, weight, items)
     offsets = [0.0]
-    for upper, lower in zip(layer, layer[1:], strict=False):
+    for upper, lower in itertools.pairwise(layer):
         gap = NODE_GAP if upper.is_box or lower.is_box else PIECE_GAP
         offsets.append(offsets[-1] + (upper.height + lower.height) / 2 + gap)
     for item, wish, offset in zip(layer, wished, offsets, strict=True):

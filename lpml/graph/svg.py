@@ -42,13 +42,13 @@ def render(shown: Picture) -> str:
     width = inner + 2 * _MARGIN
     height = layout.height + 2 * _MARGIN + _TITLE + (_LEGEND if legend[0] else 0)
     left, top = _MARGIN + (inner - layout.width) / 2, _MARGIN + _TITLE
+    size = f'width="{width:.0f}" height="{height:.0f}"'
     body = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width:.0f} {height:.0f}">',
         f"<title>{escape(shown.name)}</title>",
         f"<style>{_STYLE}</style>",
         f"<defs>{_HEAD}</defs>",
-        f'<rect width="{width:.0f}" height="{height:.0f}" rx="8" fill="#ffffff"/>',
+        f'<rect {size} rx="8" fill="#ffffff"/>',
         f'<text class="title" x="{_MARGIN}" y="{_MARGIN + 12}">{escape(shown.name)}</text>',
         f'<g transform="translate({left:.1f},{top:.1f})">',
         *_arrows(shown, layout),
@@ -62,11 +62,15 @@ def render(shown: Picture) -> str:
 
 def text_width(text: str, size: float) -> float:
     """About how wide a text is, in the usual sans-serif fonts."""
-    narrow, wide = "fijlrt.,:;|!'()[]/ I", "mwMWQO@%"
-    ems = (
-        0.36 if c in narrow else 0.9 if c in wide else 0.68 if c.isupper() else 0.58 for c in text
-    )
-    return size * sum(ems)
+    return size * sum(map(_ems, text))
+
+
+def _ems(letter: str) -> float:
+    if letter in "fijlrt.,:;|!'()[]/ I":
+        return 0.36
+    if letter in "mwMWQO@%":
+        return 0.9
+    return 0.68 if letter.isupper() else 0.58
 
 
 def _size(one: Shown, loop: bool) -> tuple[float, float]:
