@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
 from lpml.graph.folding import Arrow, Picture, Shown
-from lpml.graph.layout import Layout, Place, Route, lay_out
+from lpml.graph.layout import Place, Route, lay_out
 from lpml.graph.roles import Shape, look_of
 
 _MARGIN = 24.0
 _TITLE = 30.0
 _LEGEND = 34.0
-_LOOP = 30.0  # height of the arrow of a node to itself
+_LOOP = 34.0  # height of the arrow of a node to itself
 _FONT = "system-ui, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
 _STYLE = f"""
   text {{ font-family: {_FONT}; fill: #212529; text-anchor: middle; }}
@@ -37,6 +36,7 @@ def render(shown: Picture) -> str:
         [(arrow.source, arrow.target) for arrow in shown.arrows],
         [(text_width(arrow.label, 11) + 10, 16.0) for arrow in shown.arrows],
     )
+    routed = list(zip(shown.arrows, layout.routes, strict=True))
     legend = _legend(shown)
     inner = max(layout.width, legend[1], text_width(shown.name, 15) * 1.1)
     width = inner + 2 * _MARGIN
@@ -51,8 +51,9 @@ def render(shown: Picture) -> str:
         f'<rect {size} rx="8" fill="#ffffff"/>',
         f'<text class="title" x="{_MARGIN}" y="{_MARGIN + 12}">{escape(shown.name)}</text>',
         f'<g transform="translate({left:.1f},{top:.1f})">',
-        *_arrows(shown, layout),
+        *(_curve(arrow, route) for arrow, route in routed if route is not None),
         *(_node(one, layout.boxes[one.key], one.key in loops) for one in shown.nodes),
+        *(_loop(arrow, layout.boxes[arrow.source]) for arrow, route in routed if route is None),
         "</g>",
         f'<g transform="translate({_MARGIN},{height - _MARGIN - 6:.1f})">{legend[0]}</g>',
         "</svg>",
@@ -97,7 +98,7 @@ def _node(one: Shown, place: Place, loop: bool) -> str:
     behind = [_shape(look.shape, x + d, y - d, width, height, style) for d in (8.0, 4.0)]
     parts = behind if one.count > 1 else []
     parts = [*parts, _shape(look.shape, x, y, width, height, style)]
-    first = y + height / 2 - 7.5 * len(_small(one)) + (8 if look.shape == "cylinder" else 4.5)
+    first = y + height / 2 - 7.5 * len(_small(one)) + (11 if look.shape == "cylinder" else 4.5)
     parts.append(f'<text class="name" x="{place.x:.1f}" y="{first:.1f}">{escape(one.label)}</text>')
     for index, text in enumerate(_small(one)):
         line = first + 15 * (index + 1)
@@ -136,14 +137,6 @@ def _rect(x: float, y: float, w: float, h: float, radius: float, style: str) -> 
 # --- arrows --------------------------------------------------------------------------------------
 
 
-def _arrows(shown: Picture, layout: Layout) -> Iterator[str]:
-    for arrow, route in zip(shown.arrows, layout.routes, strict=True):
-        if route is None:
-            yield _loop(arrow, layout.boxes[arrow.source])
-        else:
-            yield _curve(arrow, route)
-
-
 def _curve(arrow: Arrow, route: Route) -> str:
     (x, y), *others = route.points
     path = [f"M{x:.1f},{y:.1f}"]
@@ -160,9 +153,9 @@ def _curve(arrow: Arrow, route: Route) -> str:
 def _loop(arrow: Arrow, place: Place) -> str:
     top = place.y - place.height / 2 + _LOOP
     x = place.x
-    path = f"M{x - 16:.1f},{top:.1f} c-6,-26 38,-26 32,0"
+    path = f"M{x - 18:.1f},{top:.1f} c-8,-34 44,-34 36,0"
     line = f'<path class="arrow" d="{path}" marker-end="url(#head)"/>'
-    return line + _label(arrow.label, x, top - 24)
+    return line + _label(arrow.label, x, top - 26)
 
 
 def _label(text: str, x: float, y: float) -> str:
