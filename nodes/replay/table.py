@@ -1,0 +1,466 @@
+"""A table of items over stored steps: insert, sample, remove, as a state machine.
+
+No clock, no lock, no waiting: the table says what its limiter allows, and whoever owns it waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from lpml.errors import UsageError
+from lpml.nodes.replay.limiter import AbstractLimiter, MinSize, RateLimiter
+from lpml.nodes.replay.order import InsertionOrder
+from lpml.nodes.replay.removers import AbstractRemover, Oldest
+from lpml.nodes.replay.random import restore_generator, save_generator
+from lpml.nodes.replay.samplers import AbstractSampler, Drawn, Slices, Uniform
+from lpml.nodes.replay.signature import Bools, Floats, Ints, Signature, signature_of
+from lpml.nodes.replay.steps import StepStore, distinct
+from lpml.nodes.replay.views import AbstractView, Sequences, Steps
+
+_LARGEST = 1e100  # priorities: their sum over any table stays finite
+
+
+@final
+@dataclass(frozen=True)
+class TableConfig:
+    """What a table holds and how it behaves.
+
+    Args:
+      name: of the table.
+      signature: of one step: a step, or its tree of `jax.ShapeDtypeStruct`. Tables of the same
+        signature share their steps.
+      max_size: items; then `remover` decides which one makes room.
+      view: how an item is read.
+      sampler: which items a sample takes.
+      remover: which item makes room.
+      limiter: in which proportion the table is filled and sampled.
+      max_times_sampled: how often an item is sampled before it leaves; `None` = without end.
+      max_steps: stored steps; when they run out, items make room for them too. `None` = enough
+        for `max_size` items, unless they leave in an unusual order.
+      folder: keeps the steps in memory-mapped files there, for tables larger than main memory.
+      seed: of the table's own random numbers.
+
+    Raises:
+      UsageError: the table could never be sampled or filled, or its parts do not fit.
+    """
+
+    name: str
+    signature: Any = field(repr=False)
+    max_size: int
+    view: AbstractView = field(default_factory=Steps)
+    sampler: AbstractSampler = field(default_factory=Uniform)
+    remover: AbstractRemover = field(default_factory=Oldest)
+    limiter: AbstractLimiter = field(default_factory=MinSize)
+    max_times_sampled: int | None = None
+    max_steps: int | None = None
+    folder: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", signature_of(self.signature))
+        for name in ("max_size", "max_times_sampled", "max_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"table {self.name!r}: {name}={value}; give at least 1")
+        self.view.check(self.signature)
+        if isinstance(self.sampler, Slices) and self.view != Sequences(self.sampler.length):
+            raise UsageError(
+                f"table {self.name!r}: {self.sampler} needs the view "
+                f"Sequences({self.sampler.length}), not {self.view}"
+            )
+        for fault in self.limiter.faults(self.max_size, self.max_times_sampled):
+            raise UsageError(f"table {self.name!r} could never be sampled: {fault}")
+        if self.max_steps is not None and self.max_steps < self.view.rows:
+            raise UsageError(
+                f"table {self.name!r}: max_steps={self.max_steps} holds not even one item of "
+                f"{self.view.rows} steps; raise it"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Stored steps that the table needs room for."""
+        if self.max_steps is not None:
+            return self.max_steps
+        per_item = 1.25 if self.view.rows <= 16 else self.view.rows
+        return int(self.max_size * per_item) + 16 * self.view.rows + 8192
+
+
+class SampleInfo(NamedTuple):
+    """What is known of the items of a batch, `[B]` each."""
+
+    keys: Ints
+    """Names of the items, for `update_priorities` and `remove`."""
+    probabilities: Floats
+    """Of each draw."""
+    priorities: Floats
+    times_sampled: Ints
+    """Including this batch."""
+    size: int
+    """Items in the table."""
+
+
+class Sample(NamedTuple):
+    """A batch: `data` as the table's view reads it, contiguous arrays `[B, ...]`."""
+
+    data: Any
+    info: SampleInfo
+
+
+class Draw(NamedTuple):
+    """Items that were drawn and not read yet."""
+
+    info: SampleInfo
+    starts: Ints
+    lengths: Ints
+
+
+@final
+class Table:
+    """Items over the steps of `store`.
+
+    Args:
+      config: what it holds.
+      store: shared with the other tables of the same signature.
+    """
+
+    def __init__(self, config: TableConfig, store: StepStore) -> None:
+        size = config.max_size
+        self.config = config
+        self.store = store
+        self.limiter = RateLimiter(config.limiter)
+        self._order = InsertionOrder(size)
+        self._selector = config.sampler.selector(size, self._order)
+        self._evictor = config.remover.evictor(self._order, self._age_of)
+        self._rng = np.random.Generator(np.random.Philox(key=config.seed))
+        self._keys = np.full(size, -1, np.int64)  # slot + max_size * generation; -1 - key = gone
+        self._ages = np.zeros(size, np.int64)
+        self._starts = np.zeros(size, np.int64)
+        self._lengths = np.zeros(size, np.int64)
+        self._priorities = np.zeros(size)
+        self._weights = np.zeros(size)  # as the selector weighs them
+        self._times = np.zeros(size, np.int64)
+        self._free = np.empty(size, np.int64)  # a stack of slots used before
+        self._num_free = 0
+        self._used = 0
+        self._age = 0
+        self._num_drawable = 0  # items of positive weight
+        self._num_draws = 0  # how often these may still be drawn; with max_times_sampled only
+        self._highest = 0.0  # priority seen
+        # a slice reads fewer steps than its item has
+        self._window = 0 if isinstance(config.sampler, Slices) else config.view.rows
+
+    @property
+    def size(self) -> int:
+        """Items now."""
+        return self._order.size
+
+    def insertable(self, wanted: int) -> int:
+        """How many of `wanted` items the limiter lets in now."""
+        return self.limiter.insertable(self.size, wanted)
+
+    def can_sample(self, count: int) -> bool:
+        """Whether `count` items can be drawn now."""
+        enough = self._num_drawable > 0
+        if self.config.max_times_sampled is not None:
+            enough = self._num_draws >= count
+        return enough and self.limiter.samplable(self.size, count)
+
+    def check_batch(self, count: int) -> None:
+        """Raises UsageError if `count` items could never be drawn at once."""
+        largest = self.limiter.largest_batch
+        if self.config.max_times_sampled is not None:
+            largest = min(largest, self.config.max_size * self.config.max_times_sampled)
+        if not 1 <= count <= largest:
+            raise UsageError(
+                f"table {self.config.name!r}: a batch of {count} can never be sampled, at most "
+                f"{largest:g} under {self.limiter.limiter}; raise its tolerance or size, or lower "
+                "the batch size"
+            )
+
+    def why_no_sample(self, count: int) -> str:
+        """Why `count` items cannot be drawn now."""
+        if not self.limiter.samplable(self.size, count):
+            return self.limiter.why_no_sample(self.size, count)
+        if self.config.max_times_sampled is not None and self._num_drawable:
+            return f"its {self.size} items may be drawn {self._num_draws} times, not {count}"
+        return f"none of its {self.size} items can be drawn: each has priority 0 or is too short"
+
+    def check_items(self, lengths: Ints, priorities: Floats | None) -> Floats | None:
+        """The priorities of new items, checked, in float64; `None` = the highest seen so far.
+
+        Raises:
+          UsageError: a priority or a length is out of range.
+        """
+        name = self.config.name
+        if len(lengths) and not (1 <= lengths.min() and lengths.max() <= self._longest()):
+            raise UsageError(
+                f"table {name!r}: an item has {lengths.min()} to {lengths.max()} steps, its view "
+                f"{self.config.view} takes 1 to {self._longest()}"
+            )
+        return None if priorities is None else self._check_priorities(priorities, len(lengths))
+
+    def insert(self, starts: Ints, lengths: Ints, priorities: Floats | None) -> None:
+        """Adds items whose windows begin at rows `starts`; others make room if need be.
+
+        The limiter is counted, not asked. What goes in at once and what goes in one by one leaves
+        the same items.
+        """
+        count = len(starts)
+        if priorities is None:
+            priorities = np.full(count, self._highest or 1.0)
+        self._highest = max(self._highest, float(priorities.max(initial=0.0)))
+        victims, survivors = self._evictor.make_room(
+            self.config.max_size - self.size, priorities, self._age
+        )
+        ages = np.arange(self._age, self._age + count)
+        self._age += count
+        self.limiter.inserts += count
+        if survivors is not None:
+            starts, lengths = starts[survivors], lengths[survivors]
+            priorities, ages = priorities[survivors], ages[survivors]
+        self.store.hold(self._rows(starts, lengths))
+        if len(victims):
+            self._remove(victims)
+        self._place(starts, lengths, priorities, ages)
+
+    def draw(self, count: int, hold: bool = False) -> Draw:
+        """Draws `count` items; `can_sample(count)` holds.
+
+        Args:
+          count: of items.
+          hold: their steps stay as they are until `done`, whatever happens meanwhile.
+        """
+        size = self.size
+        spent: Ints | None = None
+        if self.config.max_times_sampled is None:
+            drawn = self._selector.draw(count, self._rng, None)
+            np.add.at(self._times, drawn.slots, 1)
+        else:
+            drawn, spent = self._draw_limited(count, self.config.max_times_sampled)
+        slots, probabilities, offsets = drawn
+        self.limiter.samples += count
+        starts, lengths = self._starts[slots], self._lengths[slots]
+        if offsets is not None:
+            starts = self.store.advance(starts, offsets)
+            lengths = np.full(count, self.config.view.rows)
+        info = SampleInfo(
+            keys=self._keys[slots],
+            probabilities=probabilities,
+            priorities=self._priorities[slots],
+            times_sampled=self._times[slots],
+            size=size,
+        )
+        if hold:
+            self.store.hold(self._rows(starts, lengths))
+        if spent is not None and len(spent):
+            self._forget(spent)
+        return Draw(info, starts, lengths)
+
+    def read(self, draw: Draw) -> Sample:
+        """The drawn items, before anything else happens to the table, or while they are held.
+
+        Needs no lock while they are held: nobody writes to their steps.
+        """
+        return Sample(self.config.view.gather(self.store, draw.starts, draw.lengths), draw.info)
+
+    def done(self, draw: Draw) -> None:
+        """Lets go of what `draw` held."""
+        self.store.release(self._rows(draw.starts, draw.lengths))
+
+    def update_priorities(self, keys: Ints, priorities: Floats) -> int:
+        """New priorities for the items that are still there; says how many are.
+
+        Raises:
+          UsageError: a priority is negative or not finite; nothing was changed.
+        """
+        priorities = self._check_priorities(priorities, len(keys))
+        slots, live = self._find(keys)
+        if not live.all():
+            slots, priorities = slots[live], priorities[live]
+        if len(slots) == 0:
+            return 0
+        if len(distinct(slots)) != len(slots):  # of a repeated key the last counts
+            slots, last = np.unique(slots[::-1], return_index=True)
+            priorities = priorities[::-1][last]
+        self._highest = max(self._highest, float(priorities.max()))
+        self._priorities[slots] = priorities
+        self._evictor.note(slots, priorities, self._ages[slots])
+        if self._selector.uses_priorities:
+            self._count(slots, -1)
+            self._weights[slots] = self._selector.weigh(priorities, self._lengths[slots])
+            self._selector.set(slots, self._weights[slots])
+            self._count(slots, 1)
+        return int(np.count_nonzero(live))
+
+    def remove(self, keys: Ints) -> int:
+        """Removes the items that are still there; says how many were."""
+        slots, live = self._find(keys)
+        slots = distinct(slots[live])
+        if len(slots):
+            self._remove(slots)
+        return len(slots)
+
+    def evict(self, count: int) -> int:
+        """Lets the `count` oldest items make room for steps; says how many there were."""
+        slots = self._order.oldest(min(count, self.size))
+        if len(slots):
+            self._remove(slots)
+        return len(slots)
+
+    def keys(self) -> Ints:
+        """The keys of all items, oldest first."""
+        return self._keys[self._order.all()]
+
+    def save(self) -> dict[str, Any]:
+        """Everything but the steps, as arrays and scalars."""
+        used = self._used
+        columns = {name: getattr(self, name)[:used].copy() for name in _COLUMNS}
+        counters = {name: getattr(self, name) for name in _COUNTERS}
+        return {
+            **{name.strip("_"): value for name, value in (columns | counters).items()},
+            "max_size": self.config.max_size,
+            "free": self._free[: self._num_free].copy(),
+            "order": self._order.save(),
+            "limiter": self.limiter.save(),
+            "random": save_generator(self._rng),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts back what `save` returned."""
+        used = int(state["used"])
+        for name in _COLUMNS:
+            getattr(self, name)[:used] = state[name.strip("_")]
+        for name in _COUNTERS:
+            setattr(self, name, type(getattr(self, name))(state[name.strip("_")]))
+        self._keys[used:] = -1
+        self._num_free = len(state["free"])
+        self._free[: self._num_free] = state["free"]
+        self._order.restore(state["order"])
+        self.limiter.restore(state["limiter"])
+        restore_generator(self._rng, state["random"])
+        slots = self._order.all()
+        self._selector = self.config.sampler.selector(self.config.max_size, self._order)
+        self._evictor = self.config.remover.evictor(self._order, self._age_of)
+        self._selector.set(slots, self._weights[slots])
+        self._evictor.note(slots, self._priorities[slots], self._ages[slots])
+
+    def _longest(self) -> int:
+        return self._window or self.store.capacity
+
+    def _rows(self, starts: Ints, lengths: Ints) -> Ints:
+        return self.store.rows_of(starts, lengths, self._window or int(lengths.max(initial=1)))
+
+    def _check_priorities(self, priorities: Floats, count: int) -> Floats:
+        priorities = np.array(priorities, np.float64)
+        # nan fails the comparisons
+        within = not count or (priorities.min() >= 0 and priorities.max() <= _LARGEST)
+        if priorities.shape != (count,) or not within:
+            good = (priorities >= 0) & (priorities <= _LARGEST)
+            what = f"shape {priorities.shape}" if good.all() else f"{priorities[~good].flat[0]}"
+            raise UsageError(
+                f"table {self.config.name!r}: priorities of {count} items have {what}; give one "
+                f"number in [0, {_LARGEST:g}] for each"
+            )
+        return priorities
+
+    def _find(self, keys: Ints) -> tuple[Ints, Bools]:
+        keys = np.asarray(keys, np.int64)
+        slots = keys % self.config.max_size
+        return slots, (keys >= 0) & (self._keys[slots] == keys)
+
+    def _age_of(self, slot: int) -> int:
+        return int(self._ages[slot]) if self._keys[slot] >= 0 else -1
+
+    def _count(self, slots: Ints, sign: int) -> None:
+        """Counts which of `slots` can be drawn, and how often."""
+        drawable = self._weights[slots] > 0
+        self._num_drawable += sign * int(np.count_nonzero(drawable))
+        if self.config.max_times_sampled is not None:
+            remaining = self.config.max_times_sampled - self._times[slots]
+            self._num_draws += sign * int(remaining[drawable].sum())
+
+    def _draw_limited(self, count: int, limit: int) -> tuple[Drawn, Ints]:
+        """Draws items as long as each may still be drawn; those drawn up leave the table.
+
+        Drawing from all and taking back what is too much is drawing from those that are left.
+        """
+        parts: list[Drawn] = []
+        gone: list[Ints] = []
+        while count:
+            drawn = self._selector.draw(count, self._rng, lambda slots: limit - self._times[slots])
+            keep = np.flatnonzero(_ranks(drawn.slots) < limit - self._times[drawn.slots])
+            offsets = None if drawn.offsets is None else drawn.offsets[keep]
+            drawn = Drawn(drawn.slots[keep], drawn.probabilities[keep], offsets)
+            np.add.at(self._times, drawn.slots, 1)
+            parts.append(drawn)
+            count -= len(keep)
+            self._num_draws -= len(keep)
+            spent = distinct(drawn.slots[self._times[drawn.slots] >= limit])
+            self._detach(spent)
+            gone.append(spent)
+        drawn = Drawn(
+            np.concatenate([part.slots for part in parts]),
+            np.concatenate([part.probabilities for part in parts]),
+            _concatenate([part.offsets for part in parts if part.offsets is not None]),
+        )
+        return drawn, np.concatenate(gone)
+
+    def _place(self, starts: Ints, lengths: Ints, priorities: Floats, ages: Ints) -> None:
+        count = len(starts)
+        again = min(count, self._num_free)
+        self._num_free -= again
+        fresh = np.arange(self._used, self._used + count - again)
+        slots = np.concatenate([self._free[self._num_free : self._num_free + again], fresh])
+        self._used += len(fresh)
+        keys = slots.copy()  # a slot used before takes the next of its keys
+        keys[:again] = self.config.max_size - 1 - self._keys[slots[:again]]
+        self._keys[slots] = keys
+        self._ages[slots] = ages
+        self._starts[slots] = starts
+        self._lengths[slots] = lengths
+        self._priorities[slots] = priorities
+        self._weights[slots] = self._selector.weigh(priorities, lengths)
+        self._times[slots] = 0
+        self._order.append(slots)
+        self._selector.set(slots, self._weights[slots])
+        self._evictor.note(slots, priorities, ages)
+        self._count(slots, 1)
+
+    def _remove(self, slots: Ints) -> None:
+        self._detach(slots)
+        self._forget(slots)
+
+    def _detach(self, slots: Ints) -> None:
+        """`slots` will not be drawn again."""
+        self._count(slots, -1)
+        self._order.remove(slots)
+        self._selector.remove(slots)
+
+    def _forget(self, slots: Ints) -> None:
+        """Lets go of the steps, and of the slots: a gone key is kept as -1 - key."""
+        self.store.release(self._rows(self._starts[slots], self._lengths[slots]))
+        self._keys[slots] = -1 - self._keys[slots]
+        self._free[self._num_free : self._num_free + len(slots)] = slots
+        self._num_free += len(slots)
+
+
+_COLUMNS = ("_keys", "_ages", "_starts", "_lengths", "_priorities", "_weights", "_times")
+_COUNTERS = ("_used", "_age", "_num_drawable", "_num_draws", "_highest")
+
+
+def _concatenate(parts: list[Ints]) -> Ints | None:
+    return np.concatenate(parts) if parts else None
+
+
+def _ranks(slots: Ints) -> Ints:
+    """How often each slot stands before its place: `[7, 3, 7, 7] -> [0, 0, 1, 2]`."""
+    order = np.argsort(slots, kind="stable")
+    ordered = slots[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    groups = np.repeat(starts, np.diff(np.append(starts, len(slots))))
+    ranks = np.empty(len(slots), np.int64)
+    ranks[order] = np.arange(len(slots)) - groups
+    return ranks
