@@ -73,9 +73,11 @@ def parse(factory: Factory, flags: Sequence[str]) -> Callable[[], Program]:
     except SystemExit as stop:
         text.seek(0)
         shown = text.read()
+        if "Could not create CLI parser" in shown:
+            raise _no_flags(factory, _plain(shown).partition("•")[2]) from None
         raise FlagError(f"{factory.target}: {_plain(shown)}", shown) from stop
     except Exception as error:
-        raise _no_flags(factory, error) from error
+        raise _no_flags(factory, str(error)) from error
     return parsed
 
 
@@ -92,14 +94,14 @@ def print_usage(factory: Factory) -> None:
     except SystemExit:
         return
     except Exception as error:
-        raise _no_flags(factory, error) from error
+        raise _no_flags(factory, str(error)) from error
 
 
-def _no_flags(factory: Factory, error: Exception) -> UsageError:
-    text = " ".join(_plain(str(error)).split())
+def _no_flags(factory: Factory, why: str) -> UsageError:
     return UsageError(
-        f"{factory.target}: no flags can be made of the signature of "
-        f"{factory.function.__name__}: {text}; annotate every parameter with a plain type"
+        f"{factory.target}: no flags can be made of the parameters of "
+        f"{factory.function.__name__}(): {' '.join(why.split())}; "
+        "annotate each with a plain type or give it a default"
     )
 
 

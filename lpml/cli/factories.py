@@ -46,11 +46,17 @@ def find(target: str) -> Factory:
       ProgramFileError: importing it raised.
     """
     place, _, name = target.partition(":")
-    if place.endswith(".py") or "/" in place:
+    if _is_path(place):
         module = _import_file(Path(place))
     else:
         module, name = _import_name(target)
     return Factory(target, _choose(module, name, place))
+
+
+def _is_path(place: str) -> bool:
+    if place.endswith(".py") or "/" in place or place in (".", ".."):
+        return True
+    return "." in place and Path(place).exists()
 
 
 def _import_name(target: str) -> tuple[ModuleType, str]:
@@ -68,8 +74,8 @@ def _import_name(target: str) -> tuple[ModuleType, str]:
     if Path(f"{place}.py").is_file():
         raise UsageError(f"{place}: no prebuilt program has this name; did you mean {place}.py?")
     raise UsageError(
-        f"{place}: no prebuilt program has this name{closest(place, [*prebuilt()])}; "
-        "give a name that `lpml list` shows, or a file, such as program.py"
+        f"{place}: no prebuilt program has this name{closest(place, [*prebuilt()])} "
+        "(`lpml list` shows them; a file is given with its ending, as program.py)"
     )
 
 
@@ -163,6 +169,11 @@ def _choose(module: ModuleType, name: str, place: str) -> Callable[..., Program]
         raise UsageError(
             f"{place}: {len(factories)} functions make a program; give one of {listed}"
         )
+    from lpml.graph import Program
+
+    made = [name for name, value in vars(module).items() if isinstance(value, Program)]
+    if made:
+        raise _no_function(f"{place}:{made[0]}")
     raise UsageError(
         f"{place}: no function makes a program; write `def program(...) -> lpml.Program:` in it, "
         "or name the function by file.py:function"
@@ -174,16 +185,20 @@ def _named(module: ModuleType, name: str, place: str) -> Callable[..., Program]:
 
     value = getattr(module, name, None)
     if isinstance(value, Program):
-        raise UsageError(
-            f"{place}:{name}: this is a Program; give a function that makes one, so that every "
-            "launch has its own and flags can change it"
-        )
+        raise _no_function(f"{place}:{name}")
     if value is None:
         names = [*_factories(module)]
         raise UsageError(f"{place}: it has no {name!r}{closest(name, names)}")
     if not callable(value):
         raise UsageError(f"{place}:{name}: a {type(value).__name__} is no function")
     return typing.cast("Callable[..., Program]", value)
+
+
+def _no_function(what: str) -> UsageError:
+    return UsageError(
+        f"{what}: this is a Program; give a function that makes one, so that every launch has its "
+        "own and flags can change it"
+    )
 
 
 def _factories(module: ModuleType) -> dict[str, Callable[..., Program]]:

@@ -10,7 +10,7 @@ import typer
 
 from lpml.cli.guard import verb
 from lpml.cli.options import Directory, Help, Json, Launch, Output, Target
-from lpml.errors import GraphError, LaunchError, UsageError
+from lpml.errors import GraphError, UsageError
 
 if TYPE_CHECKING:
     from lpml.cli.factories import Factory
@@ -134,7 +134,7 @@ def graph(
     try:
         output.write_text(text)
     except OSError as error:
-        raise LaunchError(f"{output} cannot be written: {error.strerror}; give another") from error
+        raise UsageError(f"{output} cannot be written: {error.strerror}; give another") from error
     print(output)
 
 
