@@ -134,12 +134,17 @@ def _spec(function: Callable[..., Any]) -> MethodSpec:
 
 def service_class(service: Callable[..., object]) -> type | None:
     """The class that `service` makes: itself, or what a factory's return annotation says."""
+    while isinstance(service, functools.partial):
+        service = service.func
+    service = typing.get_origin(service) or service  # Table[int] is made by Table
     if inspect.isclass(service):
         return service
     try:
         hint = typing.get_type_hints(service).get("return")
     except Exception:  # an annotation that cannot be evaluated says nothing
         return None
+    if getattr(hint, "__name__", getattr(hint, "_name", "")) == "Self":
+        hint = getattr(service, "__self__", None)
     origin = typing.get_origin(hint) or hint
     return origin if inspect.isclass(origin) else None
 
@@ -147,8 +152,8 @@ def service_class(service: Callable[..., object]) -> type | None:
 def interface_of(service: Callable[..., object]) -> Interface:
     """The interface of a service class, or of what a factory function is annotated to return.
 
-    Public methods are functions of the class whose names do not begin with `_`; `run` is the
-    node's main loop and is never called from outside.
+    Public methods are what can be called in the class (functions, jitted ones too) and has a name
+    that does not begin with `_`; `run` is the node's main loop and is never called from outside.
     """
     cls = service_class(service)
     name = getattr(service, "__name__", type(service).__name__)
@@ -161,6 +166,6 @@ def interface_of(service: Callable[..., object]) -> Interface:
         function = inspect.getattr_static(cls, attribute)
         if isinstance(function, (staticmethod, classmethod)):
             function = function.__func__
-        if inspect.isfunction(function):
+        if callable(function) and not inspect.isclass(function):
             methods[attribute] = _spec(function)
     return Interface(cls.__name__, methods, has_run=callable(getattr(cls, "run", None)))

@@ -151,8 +151,7 @@ def misfit(value: object, hint: Any, path: str) -> Misfit | None:
 
 def _is_instance(value: object, cls: type) -> bool:
     if is_handle(value):
-        service = origin_of(value).cls
-        return service is None or _is_subclass(service, cls)
+        return _is_subclass(origin_of(value).cls, cls)
     if cls is float or cls is complex:
         return isinstance(value, (numbers.Number, cls)) or _is_scalar(value)
     if cls is int:
@@ -204,10 +203,7 @@ def _class(value: object, hint: Any, path: str) -> Misfit | None:
 def _callable(value: object, hint: Any, path: str) -> Misfit | None:
     expected, given = structure.shown(hint), described(value)
     if is_handle(value):
-        cls = origin_of(value).cls
-        if cls is None or "__call__" not in dir(cls):
-            return Misfit(path, expected, given, "pass one of its methods")
-        return Misfit(path, expected, given, "only public methods can be called; pass one of them")
+        return Misfit(path, expected, given, "only its public methods can be called; pass one")
     if not callable(value):
         return Misfit(path, expected, given)
     parameters, *_ = typing.get_args(hint) or ((),)
@@ -237,8 +233,6 @@ def _typed_dict(value: object, hint: Any, path: str) -> Misfit | None:
 def _protocol(value: object, protocol: type, hint: Any, path: str) -> Misfit | None:
     if is_handle(value):
         origin = origin_of(value)
-        if origin.cls is None:
-            return None
         why = structure.handle_fault(origin.cls, origin.interface.methods, protocol)
     else:
         why = structure.value_fault(value, protocol)

@@ -21,9 +21,15 @@ class Origin:
     __slots__ = ("cls", "interface", "name", "program", "service")
 
     def __init__(self, service: Callable[..., object]) -> None:
-        self.service = service
-        self.cls = service_class(service)  # None = a factory that does not say what it makes
+        cls = service_class(service)
         self.interface: Interface = interface_of(service)
+        if cls is None:
+            raise GraphError(
+                f"Node({self.interface.service}): cannot see what this function makes, so "
+                "the methods of its node are not known; annotate what it returns with a class"
+            )
+        self.service = service
+        self.cls: type = cls
         self.name: str | None = None
         self.program: object | None = None  # the Program, told apart by identity
 
@@ -46,7 +52,7 @@ class Handle:
     # A handle passes for its service, so that isinstance holds; it has no need of a setter.
     @property  # type: ignore[misc]
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._lpml_origin.cls or Handle
+        return self._lpml_origin.cls
 
     def __getattr__(self, name: str) -> HandleMethod:
         origin = self._lpml_origin
@@ -132,11 +138,6 @@ def method_function(method: HandleMethod) -> Callable[..., Any]:
 
 
 def _no_method(origin: Origin, name: str) -> str:
-    if origin.cls is None:
-        return (
-            f"the handle of {origin} has no attribute {name!r}: the methods are not known; "
-            f"annotate what {origin.interface.service} returns"
-        )
     if hasattr(origin.cls, name):
         return (
             f"{name!r} of {origin} cannot be reached from another node: "

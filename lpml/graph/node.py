@@ -31,7 +31,8 @@ class Node(Generic[P, S]):
       >>> node = Node(Greeter, "hello")
 
     Raises:
-      GraphError: `service` is no class and no function. Arguments are checked by `add_node`.
+      GraphError: `service` is no class, and no function that says what it makes. Arguments are
+        checked by `add_node`.
     """
 
     def __init__(self, service: Callable[P, S], /, *args: P.args, **kwargs: P.kwargs) -> None:
