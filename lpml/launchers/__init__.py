@@ -1,15 +1,15 @@
 """Launchers: a program becomes a plan, a plan becomes a run on threads or processes.
 
-Each launcher is one file with one engine, loaded late by its name in `base.LAUNCHERS`; `Run` and
+Each launcher is one file with one engine, loaded late by its name in `names.LAUNCHERS`; `Run` and
 the supervisor are the same for all.
 """
 
-from lpml.launchers.base import LAUNCHERS as LAUNCHERS
+from lpml.launchers.names import LAUNCHERS as LAUNCHERS
 from lpml.launchers.plan import NodePlan as NodePlan
 from lpml.launchers.plan import Plan as Plan
 from lpml.launchers.plan import compile as compile
-from lpml.launchers.run import NodeStatus as NodeStatus
-from lpml.launchers.run import Outcome as Outcome
 from lpml.launchers.run import Run as Run
-from lpml.launchers.run import RunStatus as RunStatus
 from lpml.launchers.run import launch as launch
+from lpml.launchers.status import NodeStatus as NodeStatus
+from lpml.launchers.status import Outcome as Outcome
+from lpml.launchers.status import RunStatus as RunStatus

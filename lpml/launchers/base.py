@@ -13,41 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lpml.errors import UsageError, closest
+from lpml.launchers.names import LAUNCHERS, check_name
+from lpml.launchers.plan import Plan
 from lpml.launchers.supervisor import Decision
-
-LAUNCHERS: Mapping[str, str] = {  # name -> module:class, loaded late
-    "local_mt": "lpml.launchers.threads:ThreadLauncher",
-    "local_mp": "lpml.launchers.processes:ProcessLauncher",
-    "test": "lpml.launchers.threads:ThreadLauncher",
-}
-_IN_PROCESS = ("local_mt", "test")
-
-
-def check_name(launch: str) -> None:
-    """Refuses a launcher that does not exist.
-
-    Raises:
-      UsageError: it names those that do.
-    """
-    if launch not in LAUNCHERS:
-        raise UsageError(
-            f"launch={launch!r}: no such launcher{closest(launch, tuple(LAUNCHERS))}"
-            f" (there are {', '.join(LAUNCHERS)})"
-        )
-
-
-def uses_processes(launch: str) -> bool:
-    """Whether nodes live in processes of their own, so that their environment can be set."""
-    return launch not in _IN_PROCESS
-
-
-def load(launch: str) -> type[AbstractLauncher]:
-    """The class of a launcher, imported now."""
-    check_name(launch)
-    module, _, name = LAUNCHERS[launch].partition(":")
-    found: type[AbstractLauncher] = getattr(importlib.import_module(module), name)
-    return found
+from lpml.record.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -78,26 +47,20 @@ class NodeReport:
     progress: tuple[float, float | None] | None = None
 
 
-@dataclass(frozen=True)
-class RunPaths:
-    """Where a run writes: `folder` is kept, `sockets` is removed at its end."""
-
-    folder: Path
-    sockets: Path
-
-    def log(self, node: str) -> Path:
-        """The file of what a node prints."""
-        return self.folder / "logs" / f"{node.replace('/', '-')}.log"
-
-
 class AbstractLauncher(ABC):
-    """The engine of one run. `Run` calls all but the last group from one thread.
+    """The engine of one run. All but the last group is called by one thread.
 
-    The constructor takes `(plan, paths, terminal)` and gets what can be refused: sockets, files.
+    Args:
+      plan: what it starts.
+      folder: where logs and metrics go.
+      sockets: a private folder for this run; it is removed when the run has ended.
+
+    Raises:
+      LaunchError: the machine refuses a socket, a file or a process. Nothing is left then.
     """
 
     @abstractmethod
-    def __init__(self, plan: Any, paths: RunPaths, *, terminal: bool) -> None: ...
+    def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None: ...
 
     @abstractmethod
     def now(self) -> float:
@@ -144,3 +107,15 @@ class AbstractLauncher(ABC):
     @abstractmethod
     def stack(self, node: str, timeout: float) -> str:
         """The Python stacks of every thread of a node."""
+
+
+def load(launch: str) -> type[AbstractLauncher]:
+    """The class of a launcher, imported now.
+
+    Raises:
+      UsageError: there is no such launcher.
+    """
+    check_name(launch)
+    module, _, name = LAUNCHERS[launch].partition(":")
+    found: type[AbstractLauncher] = getattr(importlib.import_module(module), name)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -148,3 +149,40 @@ def environment(resources: Resources, gpus: tuple[str, ...]) -> dict[str, str]:
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{share:g}"
         variables["XLA_CLIENT_MEM_FRACTION"] = f"{share:g}"
     return {**variables, **resources.env}
+
+
+def apply(before: Mapping[str, str], count: int) -> None:
+    """Tells libraries that were imported before the environment was set what is in it now.
+
+    Args:
+      before: the environment that they were imported in, with one thread for each.
+      count: how many threads the node may use.
+    """
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # a fork copies the state, so all would draw the same
+        if count > 1:
+            import threadpoolctl
+
+            threadpoolctl.threadpool_limits(count)
+    if "jax" in sys.modules:
+        _update_jax(before)
+
+
+def _update_jax(before: Mapping[str, str]) -> None:
+    config = sys.modules["jax"].config
+    now = {"JAX_PLATFORMS": "", **os.environ}
+    for name, text in now.items():
+        if name.startswith("JAX_") and before.get(name, "") != text:
+            option = name.lower()
+            try:
+                config.update(option, _like(getattr(config, option, None), text))
+            except (AttributeError, ValueError, TypeError):
+                continue  # a variable that is no option, or of another version of jax
+
+
+def _like(example: object, text: str) -> object:
+    if isinstance(example, bool):
+        return text.lower() in ("1", "true", "yes", "on", "t", "y")
+    if isinstance(example, int):
+        return int(text)
+    return text or None

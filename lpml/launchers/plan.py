@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from lpml.errors import GraphError
 from lpml.launchers import devices
-from lpml.launchers.base import check_name, uses_processes
+from lpml.launchers.names import check_name, uses_processes
 from lpml.resources import Resources, Restart
 from lpml.service import Interface
 
@@ -97,19 +97,19 @@ def compile(program: Program, launch: str = "local_mp") -> Plan:
       GraphError: the program has faults; all of them are in it.
       UsageError: there is no such launcher.
     """
-    from lpml.graph import check
+    from lpml.graph.check import examine, payload
 
     check_name(launch)
     machine = devices.Machine.find()
     declared = program.nodes
     needs = {node.name: node.resources for node in declared}
-    faults = [*check.check(program), *_restart_faults(program)]
+    found = examine(program)
+    faults = [*found.faults, *_restart_faults(program)]
     faults += devices.faults(needs, machine)
     if faults:
         raise GraphError(*faults)
     apart = uses_processes(launch)
     places = devices.place(needs, machine)
-    edges = check.edges(program)
     nodes = []
     for node in declared:
         nodes.append(
@@ -119,8 +119,8 @@ def compile(program: Program, launch: str = "local_mp") -> Plan:
                 index=node.index,
                 service=getattr(node.service, "__name__", type(node.service).__name__),
                 interface=node.interface,
-                payload=check.payload(node).data,
-                edges=tuple(edge for edge in edges if edge.source == node.name),
+                payload=payload(node).data,
+                edges=tuple(edge for edge in found.edges if edge.source == node.name),
                 resources=node.resources,
                 restart=node.restart,
                 environment=devices.environment(node.resources, places[node.name]) if apart else {},

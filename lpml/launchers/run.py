@@ -2,77 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import atexit
+import contextlib
+import os
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
-from lpml.errors import NodeError
-from lpml.launchers.plan import Plan
-from lpml.launchers.supervisor import NodeState, OutcomeState
+from lpml.errors import LaunchError, NodeError, UsageError, closest
+from lpml.launchers import rendezvous
+from lpml.launchers.base import AbstractLauncher, NodeReport, load
+from lpml.launchers.names import check_name
+from lpml.launchers.plan import NodePlan, Plan, compile
+from lpml.launchers.status import NodeStatus, Outcome, RunStatus
+from lpml.launchers.supervisor import Supervisor
+from lpml.launchers.watch import StopRequest, Watch
+from lpml.record.folder import RunFolder
 
 if TYPE_CHECKING:
     from lpml.graph.program import Program
-    from lpml.record.folder import RunFolder
 
+TEST_TIME_LIMIT = 60.0
+"""Seconds that a run of the launcher `test` may last where nothing else was said."""
 
-@final
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    `finished`: every `run()` returned, or a node stopped the program. `stopped`: somebody outside
-    asked. `failed`: a node failed.
-    """
-
-    state: OutcomeState
-    reason: str
-    seconds: float
-    """From the launch to the end of the last node."""
-
-
-@final
-@dataclass(frozen=True)
-class NodeStatus:
-    """One node, as seen now."""
-
-    name: str
-    group: str
-    index: int
-    service: str
-    state: NodeState
-    pid: int = 0
-    calls: int = 0
-    errors: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    progress: tuple[float, float | None] | None = None
-    peak_memory: int = 0
-    """Bytes."""
-    detail: str = ""
-    """Why it is in this state, where there is something to say."""
-    address: str = ""
-
-
-@final
-@dataclass(frozen=True)
-class RunStatus:
-    """A run, as seen now."""
-
-    run: str
-    program: str
-    launch: str
-    state: str
-    """`running`, `stopping`, or the state of its outcome."""
-    reason: str
-    seconds: float
-    folder: str
-    nodes: tuple[NodeStatus, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `--json` and `status.json`."""
-        return dataclasses.asdict(self)
+_REPORT_TIMEOUT = 0.5  # seconds that `status` waits for nodes that are busy
 
 
 @final
@@ -82,16 +38,60 @@ class Run:
     Made by `launch`. All methods may be called from any thread.
     """
 
-    name: str
-    """The run's id: the name of its folder."""
-    folder: RunFolder
-    launch: str
-    plan: Plan
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        sockets: Path,
+        *,
+        terminal: bool,
+        stop_timeout: float,
+        start_timeout: float,
+        time_limit: float | None,
+        temporary: bool,
+    ) -> None:
+        self.name = folder.name
+        """The run's id: the name of its folder."""
+        self.folder = folder
+        self.launch = plan.launch
+        self.plan = plan
+        self._nodes = {node.name: node for node in plan.nodes}
+        self._stop_timeout = stop_timeout
+        self._pid = os.getpid()
+        self._supervisor = Supervisor(
+            self._nodes, start_timeout=start_timeout, stop_timeout=stop_timeout
+        )
+        self._engine: AbstractLauncher = load(plan.launch)(plan, folder, sockets)
+        self._watch = Watch(
+            plan,
+            self._engine,
+            self._supervisor,
+            folder,
+            sockets,
+            terminal=terminal,
+            time_limit=time_limit,
+            temporary=temporary,
+            status=lambda: self._describe({}).to_json(),
+        )
+
+    def _start(self, sockets: Path) -> None:
+        from lpml.launchers.control import ControlServer
+
+        control = ControlServer(self, sockets)
+        self._watch.at_the_end(control.close)
+        rendezvous.publish(sockets, self.name, self.plan.program, self.launch, self.folder.path)
+        control.start()
+        _live.add(self)
+        self._watch.start()
 
     @property
     def failure(self) -> NodeError | None:
         """The first failure of a node, or `None`."""
-        raise NotImplementedError
+        failure = self._supervisor.failure
+        if failure is None:
+            return None
+        log = self.folder.log_file(failure.node)
+        return NodeError(failure.node, failure.reason, failure.traceback, str(log))
 
     def wait(self, timeout: float | None = None) -> Outcome:
         """Waits until every node has ended.
@@ -106,7 +106,15 @@ class Run:
           NodeError: a node failed.
           TimeoutError: it still runs; nothing was stopped.
         """
-        raise NotImplementedError
+        if not self._watch.ended.wait(timeout):
+            raise TimeoutError(
+                f"run {self.name} still runs after {timeout:g} s; wait longer, or stop() it"
+            )
+        outcome = self._outcome()
+        failure = self.failure
+        if failure is not None:
+            raise failure
+        return outcome
 
     def stop(self, reason: str = "", timeout: float | None = None) -> Outcome:
         """Stops the program and waits until nothing of it is left.
@@ -119,7 +127,14 @@ class Run:
         Returns:
           How it ended; a failure is in it and in `failure`, and is not raised.
         """
-        raise NotImplementedError
+        self.request_stop(reason, timeout)
+        self._watch.ended.wait()
+        return self._outcome()
+
+    def request_stop(self, reason: str = "", timeout: float | None = None) -> None:
+        """As `stop`, without waiting for the end."""
+        if not self._watch.ended.is_set():
+            self._watch.request_stop(StopRequest(reason or "it was stopped", timeout))
 
     def client(self, name: str) -> Any:
         """A client of the node `name`: an object with the methods of its service.
@@ -127,11 +142,14 @@ class Run:
         Raises:
           UsageError: there is no such node.
         """
-        raise NotImplementedError
+        self._check(name)
+        return self._engine.client(name)
 
     def status(self) -> RunStatus:
         """What every node is doing. A node that does not answer shows what it last said."""
-        raise NotImplementedError
+        if self._watch.ended.is_set():
+            return self._describe(self._watch.reports)
+        return self._describe(self._engine.reports(_REPORT_TIMEOUT))
 
     def stack(self, name: str, timeout: float = 5.0) -> str:
         """The Python stacks of every thread of a node, even of one that hangs in foreign code.
@@ -139,7 +157,8 @@ class Run:
         Raises:
           UsageError: there is no such node.
         """
-        raise NotImplementedError
+        self._check(name)
+        return self._engine.stack(name, timeout)
 
     def __enter__(self) -> Run:
         return self
@@ -150,7 +169,65 @@ class Run:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        raise NotImplementedError
+        try:
+            self.stop("the block that held the run was left")
+        except BaseException:  # a second Ctrl-C, say: leave nothing behind, and hurry
+            self.stop("", timeout=0.0)
+            raise
+        if error is None and self.failure is not None:
+            raise self.failure
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name}: {len(self._nodes)} nodes on {self.launch}, {self._state()}>"
+
+    def _check(self, name: str) -> None:
+        if name not in self._nodes:
+            raise UsageError(
+                f"{name!r}: no such node in run {self.name}{closest(name, tuple(self._nodes))}"
+            )
+
+    def _state(self) -> str:
+        if self._watch.ended.is_set():
+            return "failed" if self._watch.trouble else self._supervisor.state
+        return "running" if self._supervisor.phase == "running" else "stopping"
+
+    def _outcome(self) -> Outcome:
+        self._watch.join()
+        if self._watch.trouble and self._supervisor.failure is None:
+            raise LaunchError(f"run {self.name}: {self._watch.trouble}")
+        supervisor = self._supervisor
+        return Outcome(supervisor.state, supervisor.reason, self._watch.seconds)
+
+    def _describe(self, reports: Any) -> RunStatus:
+        nodes = [self._node_status(node, reports.get(node.name)) for node in self.plan.nodes]
+        return RunStatus(
+            run=self.name,
+            program=self.plan.program,
+            launch=self.launch,
+            state=self._state(),
+            reason=self._supervisor.reason,
+            seconds=self._watch.seconds,
+            folder=str(self.folder.path),
+            nodes=tuple(nodes),
+        )
+
+    def _node_status(self, node: NodePlan, report: NodeReport | None) -> NodeStatus:
+        said = report or NodeReport()
+        return NodeStatus(
+            name=node.name,
+            group=node.group,
+            index=node.index,
+            service=node.service,
+            state=self._supervisor.node_state(node.name),
+            pid=self._engine.pid(node.name),
+            calls=said.calls,
+            errors=said.errors,
+            metrics=said.metrics,
+            progress=said.progress,
+            peak_memory=self._engine.peak_memory(node.name),
+            detail=self._supervisor.detail(node.name),
+            address=self._engine.address(node.name),
+        )
 
 
 def launch(
@@ -161,21 +238,74 @@ def launch(
     terminal: bool = True,
     stop_timeout: float = 10.0,
     start_timeout: float = 120.0,
+    time_limit: float | None = None,
 ) -> Run:
     """Starts a program. Returns as soon as every node is on its way.
 
     Args:
       program: the graph.
       launch: where it runs: `local_mp` processes, `local_mt` threads, `test` threads with a time
-        limit.
-      directory: the folder that run folders are made in; `None` = `./runs`.
+        limit and a run folder that is removed at the end.
+      directory: the folder that run folders are made in; `None` = `LPML_RUNS`, else `./runs`.
       terminal: whether what nodes print is shown here, each line with its node.
       stop_timeout: seconds that a stop may take before what still runs is killed.
       start_timeout: seconds that the constructor of a node may take.
+      time_limit: seconds after which the run fails if it has not ended; `None` = never, and 60
+        for `test`.
 
     Raises:
       GraphError: the program has faults.
       UsageError: there is no such launcher.
       LaunchError: the machine refused something: a folder, a socket, a process.
+
+    Example:
+      >>> import lpml
+      >>> class Hello:
+      ...     def greet(self, name: str) -> str:
+      ...         return f"hello {name}"
+      >>> program = lpml.Program("hello")
+      >>> _ = program.add_node(lpml.Node(Hello), label="hello")
+      >>> with lpml.launch(program, "test") as run:
+      ...     run.client("hello/0").greet("you")
+      'hello you'
     """
-    raise NotImplementedError
+    check_name(launch)
+    plan = compile(program, launch)
+    temporary = launch == "test" and directory is None
+    if launch == "test" and time_limit is None:
+        time_limit = TEST_TIME_LIMIT
+    place = tempfile.gettempdir() if temporary else directory
+    folder = RunFolder.create(program.name, None if place is None else Path(place))
+    sockets = None
+    try:
+        folder.write_json(folder.program_json, plan.to_json())
+        sockets = rendezvous.make(folder.name)
+        run = Run(
+            plan,
+            folder,
+            sockets,
+            terminal=terminal,
+            stop_timeout=stop_timeout,
+            start_timeout=start_timeout,
+            time_limit=time_limit,
+            temporary=temporary,
+        )
+        run._start(sockets)
+    except BaseException:
+        if sockets is not None:
+            rendezvous.remove(sockets)
+        shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran, so there is nothing to keep
+        raise
+    return run
+
+
+_live: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_what_runs() -> None:
+    """An interpreter that ends takes its runs along."""
+    for run in list(_live):
+        if run._pid == os.getpid() and not run._watch.ended.is_set():
+            with contextlib.suppress(LaunchError):
+                run.stop("the launcher's interpreter ends", timeout=3.0)

@@ -122,6 +122,11 @@ class Supervisor:
         """The failure to show: the first that is not the mere consequence of another."""
         return min(self._failures, key=lambda f: (f.consequence, f.at), default=None)
 
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Every failure, in the order in which they were heard of."""
+        return tuple(self._failures)
+
     def node_state(self, node: str) -> NodeState:
         """The state of one node."""
         return self._nodes[node].state

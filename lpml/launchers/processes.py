@@ -1,0 +1,427 @@
+"""Every node a process of this machine, forked from a warm server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from lpml import wire
+
+from lpml.launchers import devices, exits, pipes, system
+from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.plan import NodePlan, Plan
+from lpml.launchers.server_process import ServerProcess, take
+from lpml.launchers.server_process import warm as warm
+from lpml.launchers.supervisor import Decision
+from lpml.launchers.worker import NodeSpec, Peer, ProcessSpec
+from lpml.record.folder import RunFolder, disk_error
+
+_AT_ONCE = 32  # forks under way; descriptors that nobody has received yet count against a limit
+MARK = "LPML_SOCKETS_OF_RUN"
+"""An environment variable of every process of a run, by which leftovers are found."""
+
+
+@final
+@dataclass
+class _Process:
+    """What the launcher knows of one process and its nodes."""
+
+    key: str
+    nodes: list[NodePlan]
+    listeners: list[socket.socket]
+    control: socket.socket | None = None
+    inbox: pipes.Inbox | None = None
+    pid: int = 0
+    forked: bool = False
+    exited: bool = False
+    peak: int = 0
+    asked_for_report: bool = False
+    early: list[dict[str, Any]] = field(default_factory=list)  # what to say once it is forked
+
+
+@final
+class ProcessLauncher(AbstractLauncher):
+    """The engine of `local_mp`."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._sockets = sockets
+        self._lock = threading.Lock()  # for `_reports`, `_stacks` and what is sent to nodes
+        self._changed = threading.Condition(self._lock)
+        self._reports: dict[str, NodeReport] = {}
+        self._stacks: dict[int, str] = {}  # {id of the question: answer}
+        self._questions = 0
+        self._waiting: deque[_Process] = deque()
+        self._flying = 0
+        self._machine = devices.Machine.find()
+        self._oom_before = system.oom_kills()
+        self._pending: list[Event] = []
+        self._closed = False
+        self._clients: dict[str, Any] = {}
+        self._addresses = {
+            node.name: f"unix:{sockets / f'{i}.sock'}" for i, node in enumerate(plan.nodes)
+        }
+        self._interfaces = {node.name: node.interface for node in plan.nodes}
+        self._processes: dict[str, _Process] = {}
+        self._of: dict[str, _Process] = {}  # {node: its process}
+        self._server = take()
+        try:
+            self._prepare()
+        except OSError as error:
+            self._give_back()
+            raise disk_error(folder.logs, error) from error
+        except BaseException:
+            self._give_back()
+            raise
+        self._wake, self._wake_in = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._selector.register(self._server.socket, selectors.EVENT_READ)
+        self._server.send({"what": "sockets", "folder": str(sockets)})
+
+    def _prepare(self) -> None:
+        for node in self._plan.nodes:
+            self._folder.log_file(node.name).touch()
+            process = self._processes.setdefault(node.process, _Process(node.process, [], []))
+            process.nodes.append(node)
+            self._of[node.name] = process
+        for name, address in self._addresses.items():
+            path = Path(address.removeprefix("unix:"))
+            self._of[name].listeners.append(wire.listen(path))
+
+    def _give_back(self) -> None:
+        for process in self._processes.values():
+            for listener in process.listeners:
+                listener.close()
+        self._server.discard()
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    # Decisions.
+
+    def carry_out(self, decisions: list[Decision]) -> None:
+        killed: set[str] = set()
+        for decision in decisions:
+            process = self._of[decision.node]
+            if decision.what == "start":
+                if process not in self._waiting:
+                    self._waiting.append(process)
+            elif decision.what in ("ask", "close"):
+                self._tell(process, {"what": decision.what, "node": decision.node})
+            elif decision.what == "inspect":
+                threading.Thread(
+                    target=self._inspect, args=(decision.node,), name="lpml-inspect", daemon=True
+                ).start()
+            elif process.key not in killed:
+                killed.add(process.key)
+                self._end(process, decision.what)
+        self._fork_some()
+
+    def _end(self, process: _Process, what: str) -> None:
+        if process in self._waiting:  # it was never forked
+            self._waiting.remove(process)
+            self._forget(process, "", clean=True, at=self.now())
+            self.wake()
+            return
+        if what == "kill":
+            # A server that was stopped can still be told; one that is gone takes its nodes along.
+            system.kill(self._server.process.pid, signal.SIGCONT)
+            self._signal(process, signal.SIGKILL)
+        else:  # a process that was stopped sees SIGTERM only when it continues
+            self._signal(process, signal.SIGTERM, signal.SIGCONT)
+
+    def _signal(self, process: _Process, *numbers: int) -> None:
+        if process.pid and not process.exited:
+            self._server.send(
+                {"what": "signal", "pid": process.pid, "numbers": [int(n) for n in numbers]}
+            )
+
+    def _fork_some(self) -> None:
+        while self._waiting and self._flying < _AT_ONCE:
+            self._fork(self._waiting.popleft())
+
+    def _fork(self, process: _Process) -> None:
+        spec = system.memory_file("lpml-spec", pickle.dumps(self._spec(process), protocol=5))
+        ours, theirs = socket.socketpair()
+        fds = [theirs.fileno(), spec, *(listener.fileno() for listener in process.listeners)]
+        self._server.send({"what": "fork", "key": process.key}, fds)
+        os.close(spec)
+        theirs.close()
+        for listener in process.listeners:
+            listener.close()
+        process.listeners.clear()
+        with self._lock:
+            process.control = ours
+            process.inbox = pipes.Inbox(ours)
+        process.forked = True
+        self._flying += 1
+        self._selector.register(ours, selectors.EVENT_READ, process)
+        for message in process.early:
+            self._tell(process, message)
+
+    def _spec(self, process: _Process) -> ProcessSpec:
+        environment = {**os.environ, **process.nodes[0].environment, MARK: str(self._sockets)}
+        names = {edge.target for node in process.nodes for edge in node.edges}
+        return ProcessSpec(
+            program=self._plan.program,
+            folder=str(self._folder.path),
+            nodes=tuple(
+                NodeSpec(
+                    node.name,
+                    node.group,
+                    node.index,
+                    node.interface,
+                    node.payload,
+                    str(self._folder.log_file(node.name)),
+                )
+                for node in process.nodes
+            ),
+            peers={
+                name: Peer(name, self._addresses[name], self._interfaces[name]) for name in names
+            },
+            environment=environment,
+            threads=max(devices.threads(node.resources) for node in process.nodes),
+            path=tuple(str(Path(entry).absolute()) for entry in sys.path),
+            cwd=os.getcwd(),
+            argv0=sys.argv[0] if sys.argv else "",
+            stacks=str(self._stack_file(process)),
+        )
+
+    def _stack_file(self, process: _Process) -> Path:
+        return self._sockets / f"{self._plan.nodes.index(process.nodes[0])}.stacks"
+
+    def _tell(self, process: _Process, message: dict[str, Any]) -> None:
+        with self._lock:
+            control = process.control
+            if control is None:
+                if not process.exited:
+                    process.early.append(message)
+                return
+            with contextlib.suppress(OSError):  # it is gone, or stopped and full: signals follow
+                pipes.send(control, message, wait=False)
+
+    def _inspect(self, node: str) -> None:
+        stack = self.stack(node, timeout=1.5)
+        self._pending.append(Event("overdue", node, self.now(), traceback=stack))
+        self.wake()
+
+    # Events.
+
+    def poll(self, timeout: float | None) -> list[Event]:
+        events: list[Event] = []
+        for key, _ in self._selector.select(None if timeout is None else max(0.0, timeout)):
+            if key.fileobj is self._wake:
+                self._wake.recv(4096)
+            elif key.fileobj is self._server.socket:
+                events += self._hear_server()
+            else:
+                events += self._hear(key.data)
+        while self._pending:
+            events.append(self._pending.pop(0))
+        self._fork_some()
+        return events
+
+    def _hear_server(self) -> list[Event]:
+        events: list[Event] = []
+        for message in self._server.inbox.read():
+            process = self._processes[message["key"]]
+            if message["what"] == "forked":
+                process.pid = message["pid"]
+                self._flying -= 1
+            elif message["what"] == "refused":
+                self._flying -= 1
+                how = f"no process could be forked ({message['why']}); see `ulimit -u`"
+                events += self._forget(process, how, clean=False, at=self.now())
+            elif message["what"] == "exited":
+                process.peak = message["peak"]
+                how, clean = self._judge(process, message["code"])
+                events += self._forget(process, how, clean=clean, at=message["at"])
+        if self._server.inbox.ended:
+            events += self._server_died()
+        return events
+
+    def _judge(self, process: _Process, code: int) -> tuple[str, bool]:
+        oom = system.oom_kills() > self._oom_before
+        how = exits.decode(code, peak=process.peak, machine=self._machine.memory, oom=oom)
+        return ("", True) if code == 0 else (how, False)
+
+    def _server_died(self) -> list[Event]:
+        self._selector.unregister(self._server.socket)
+        events = []
+        how = f"the forkserver, parent of every node, died; {self._server.last_words}".rstrip("; ")
+        for process in self._processes.values():
+            if process.exited:
+                continue
+            if process.pid:  # the kernel kills it with its parent; elsewhere than on Linux we do
+                system.kill(process.pid, signal.SIGKILL)
+            events += self._forget(process, how, clean=False, at=self.now())
+        self._waiting.clear()
+        return events
+
+    def _forget(self, process: _Process, how: str, *, clean: bool, at: float) -> list[Event]:
+        """What a process still had to say, and then its end."""
+        if process.exited:
+            return []
+        events = self._hear(process)
+        process.exited = True
+        self._drop(process)
+        for listener in process.listeners:
+            listener.close()
+        ends = [Event("exited", node.name, at, text=how, clean=clean) for node in process.nodes]
+        if not process.forked:
+            self._pending += ends
+            return events
+        return events + ends
+
+    def _hear(self, process: _Process) -> list[Event]:
+        if process.inbox is None:
+            return []
+        events = []
+        for message in process.inbox.read():
+            what = message.pop("what")
+            if what == "event":
+                events.append(Event(**message))
+            elif what == "stack":
+                with self._changed:
+                    self._stacks[message["id"]] = message["text"]
+                    self._changed.notify_all()
+            elif what == "report":
+                self._take_report(process, message)
+        if process.inbox.ended:
+            self._drop(process)
+        return events
+
+    def _take_report(self, process: _Process, message: dict[str, Any]) -> None:
+        node = message.pop("node")
+        progress = message.pop("progress")
+        with self._changed:
+            self._reports[node] = NodeReport(
+                **message, progress=None if progress is None else (progress[0], progress[1])
+            )
+            if node == process.nodes[-1].name:
+                process.asked_for_report = False
+            self._changed.notify_all()
+
+    def _drop(self, process: _Process) -> None:
+        with self._changed:
+            control, process.control = process.control, None
+            process.inbox = None
+            process.asked_for_report = False
+            self._changed.notify_all()
+        if control is not None:
+            self._selector.unregister(control)
+            control.close()
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            self._drop(process)
+            for listener in process.listeners:
+                listener.close()
+        if not self._server.close():
+            mark = f"{MARK}={self._sockets}"
+            while left := system.processes_of_run(mark):
+                for pid in left:
+                    system.kill(pid, signal.SIGKILL)
+        with self._lock:
+            self._closed = True
+            clients, self._clients = self._clients, {}
+            self._wake_in.close()
+        for client in clients.values():
+            wire.close(client)
+        self._selector.close()
+        self._wake.close()
+
+    # From any thread.
+
+    def wake(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if not self._closed:
+                self._wake_in.send(b"w")
+
+    def address(self, node: str) -> str:
+        return self._addresses[node]
+
+    def client(self, node: str) -> Any:
+        with self._lock:
+            if node not in self._clients:
+                self._clients[node] = wire.connect(
+                    self._addresses[node],
+                    self._interfaces[node],
+                    node=node,
+                    caller="launcher",
+                    log=str(self._folder.log_file(node)),
+                )
+            return self._clients[node]
+
+    def reports(self, timeout: float) -> Mapping[str, NodeReport]:
+        if timeout > 0:
+            asked = []
+            for process in self._processes.values():
+                if process.control is not None and not process.asked_for_report:
+                    process.asked_for_report = True
+                    self._tell(process, {"what": "report"})
+                asked.append(process)
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: not any(process.asked_for_report for process in asked), timeout
+                )
+        with self._lock:
+            return dict(self._reports)
+
+    def pid(self, node: str) -> int:
+        return self._of[node].pid
+
+    def peak_memory(self, node: str) -> int:
+        process = self._of[node]
+        return process.peak or (system.peak_memory(process.pid) if process.pid else 0)
+
+    def stack(self, node: str, timeout: float) -> str:
+        process = self._of[node]
+        if process.control is None:
+            return f"{node} has no process{' any more' if process.exited else ' yet'}"
+        with self._lock:
+            self._questions += 1
+            question = self._questions
+        self._tell(process, {"what": "stack", "id": question})
+        with self._changed:
+            self._changed.wait_for(lambda: question in self._stacks, timeout / 2)
+            text = self._stacks.pop(question, None)
+        return text if text is not None else self._stack_from_outside(process, timeout / 2)
+
+    def _stack_from_outside(self, process: _Process, timeout: float) -> str:
+        """For a node whose interpreter is stuck: a signal makes it write its stacks to a file."""
+        path = self._stack_file(process)
+        try:
+            before = path.stat().st_size
+        except OSError:
+            before = 0
+        self._signal(process, system.stack_signal())
+        end = self.now() + timeout
+        text = ""
+        with self._changed:
+            while self.now() < end:
+                self._changed.wait(0.05)
+                with contextlib.suppress(OSError):
+                    text = path.read_bytes()[before:].decode(errors="replace")
+                if text and not self._changed.wait(0.05):
+                    return text
+        if text:
+            return text
+        state = system.process_state(process.pid)
+        said = {"T": "it is stopped by a signal", "D": "it waits for a device", "": "it is gone"}
+        return f"{process.key} does not answer: {said.get(state, f'process state {state}')}"

@@ -1,0 +1,154 @@
+"""Every node a thread of this process: for debugging, notebooks, tests, any operating system.
+
+Each node still gets its own copy of its arguments, its own context and its own log, so a program
+that runs here runs on processes too. A thread cannot be killed: what ignores the stop is
+interrupted at its next bytecode, and given up at the deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import resource
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from lpml.context import Context
+from lpml.errors import ProgramStopped
+from lpml.launchers import output, stacks
+from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.local import Door
+from lpml.launchers.plan import NodePlan, Plan
+from lpml.launchers.supervisor import Decision
+from lpml.launchers.worker import Host
+from lpml.record.folder import RunFolder, disk_error
+
+
+@final
+class ThreadLauncher(AbstractLauncher):
+    """The engine of `local_mt` and `test`."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None:
+        del sockets  # calls are direct
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._hosts: dict[str, Host] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        for node in plan.nodes:
+            self._hosts[node.name] = self._host(node, plan.program, folder)
+        try:
+            for name, host in self._hosts.items():
+                output.route(host.context, folder.log_file(name))
+        except OSError as error:
+            self.close()
+            raise disk_error(folder.logs, error) from error
+
+    def _host(self, node: NodePlan, program: str, folder: RunFolder) -> Host:
+        context = Context(
+            node.name,
+            node.group,
+            node.index,
+            program=program,
+            directory=folder.path,
+            on_stop=lambda reason: self._events.put(
+                Event("stop_program", node.name, self.now(), reason)
+            ),
+        )
+        return Host(
+            node.name,
+            node.interface,
+            node.payload,
+            context,
+            lambda name: self._hosts[name].door.client(node.name),
+            self._events.put,
+            Door(node.interface, context, node.name),
+        )
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def carry_out(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            host = self._hosts[decision.node]
+            if decision.what == "start":
+                thread = threading.Thread(
+                    target=self._live, args=(host,), name=decision.node, daemon=True
+                )
+                self._threads[decision.node] = thread
+                thread.start()
+            elif decision.what == "ask":
+                host.context.clock.stop()
+            elif decision.what == "close":
+                host.let_go()
+                if host.working_thread is not None:
+                    host.close()
+            elif decision.what == "terminate":
+                stacks.interrupt(host.working_thread)
+            elif decision.what == "kill":
+                host.close()
+                why = "does not return, and a thread cannot be killed"
+                self._events.put(Event("abandoned", decision.node, self.now(), why))
+            elif decision.what == "inspect":
+                stack = stacks.one_thread(host.working_thread)
+                self._events.put(Event("overdue", decision.node, self.now(), traceback=stack))
+
+    def _live(self, host: Host) -> None:
+        # An interrupt may come late, when the work is already done: it is nobody's failure.
+        for step in (host.main, host.wait_closed, host.close):
+            with contextlib.suppress(ProgramStopped):
+                step()
+        host.close()
+        output.unroute(host.context)
+        self._events.put(Event("exited", host.name, self.now()))
+
+    def poll(self, timeout: float | None) -> list[Event]:
+        events = []
+        with contextlib.suppress(queue.Empty):
+            first = self._events.get(timeout=timeout)
+            events = [first] if first is not None else []
+            while True:
+                event = self._events.get_nowait()
+                if event is not None:
+                    events.append(event)
+        return events
+
+    def close(self) -> None:
+        for host in self._hosts.values():
+            host.close()
+            output.unroute(host.context)
+        for thread in self._threads.values():
+            thread.join(0.1)
+
+    def wake(self) -> None:
+        self._events.put(None)
+
+    def address(self, node: str) -> str:
+        del node
+        return ""
+
+    def client(self, node: str) -> Any:
+        return self._hosts[node].door.client("launcher")
+
+    def reports(self, timeout: float) -> Mapping[str, NodeReport]:
+        del timeout
+        return {name: host.report() for name, host in self._hosts.items()}
+
+    def pid(self, node: str) -> int:
+        return os.getpid() if node in self._threads else 0
+
+    def peak_memory(self, node: str) -> int:
+        del node
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+    def stack(self, node: str, timeout: float) -> str:
+        del timeout
+        return stacks.one_thread(self._threads[node].ident)
+
+    def service(self, node: str) -> object:
+        """The object itself: what a test on threads may look into. `None` before it is built."""
+        return self._hosts[node].door.service

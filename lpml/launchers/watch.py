@@ -1,0 +1,246 @@
+"""The thread that watches one run: events to the supervisor, its decisions to the engine.
+
+It also shows what nodes print, keeps `status.json` up to date, and gives everything back at the
+end, whatever that end was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from lpml.errors import LaunchError
+from lpml.launchers import rendezvous
+from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.exporting import INTERVAL as EXPORT_INTERVAL
+from lpml.launchers.exporting import Exporting
+from lpml.launchers.output import Echo
+from lpml.launchers.plan import Plan
+from lpml.launchers.supervisor import Decision, Failure, OutcomeState, Supervisor
+from lpml.record.folder import RunFolder
+
+ECHO_INTERVAL = 0.1  # seconds between looks at the logs
+STATUS_INTERVAL = 1.0  # seconds between two writes of status.json, at least
+
+
+@final
+@dataclass(frozen=True)
+class StopRequest:
+    """Somebody wants the end."""
+
+    reason: str
+    timeout: float | None
+    state: OutcomeState = "stopped"
+
+
+@final
+class Watch:
+    """Watches one run in a thread of its own.
+
+    Args:
+      plan: what runs.
+      engine: what runs it.
+      supervisor: who decides.
+      folder: where it writes.
+      sockets: the folder that is removed at the end.
+      terminal: whether to show what nodes print.
+      time_limit: seconds after which the run counts as failed; `None` = never.
+      temporary: remove the run folder at the end.
+      status: what `status.json` says.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: AbstractLauncher,
+        supervisor: Supervisor,
+        folder: RunFolder,
+        sockets: Path,
+        *,
+        terminal: bool,
+        time_limit: float | None,
+        temporary: bool,
+        status: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.ended = threading.Event()
+        self.started_at = engine.now()
+        self.ended_at: float | None = None
+        self.reports: Mapping[str, NodeReport] = {}
+        self.trouble = ""
+        self._plan = plan
+        self._engine = engine
+        self._supervisor = supervisor
+        self._folder = folder
+        self._sockets = sockets
+        self._time_limit = time_limit
+        self._temporary = temporary
+        self._status = status
+        self._echo = (
+            Echo({n.name: folder.log_file(n.name) for n in plan.nodes}) if terminal else None
+        )
+        self._requests: queue.SimpleQueue[StopRequest] = queue.SimpleQueue()
+        self._closers: list[Callable[[], None]] = []
+        self._exporting = None if temporary else Exporting(folder)
+        self._written = float("-inf")
+        self._thread = threading.Thread(target=self._main, name="lpml-watch", daemon=True)
+
+    def start(self) -> None:
+        """Starts the nodes and the watching."""
+        self._thread.start()
+
+    def at_the_end(self, close: Callable[[], None]) -> None:
+        """`close` is called when the run has ended. Before `start`."""
+        self._closers.append(close)
+
+    def request_stop(self, request: StopRequest) -> None:
+        """Stops the run, soon. From any thread."""
+        self._requests.put(request)
+        self._engine.wake()
+
+    def join(self) -> None:
+        """Waits for the last of it, after `ended`."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join(5.0)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has lasted."""
+        end = self._engine.now() if self.ended_at is None else self.ended_at
+        return end - self.started_at
+
+    # The loop.
+
+    def _main(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            self.trouble = f"the launcher itself failed: {type(error).__name__}: {error}"
+            raise
+        finally:
+            self._finish()
+
+    def _loop(self) -> None:
+        engine, supervisor = self._engine, self._supervisor
+        engine.carry_out(supervisor.start(engine.now()))
+        while supervisor.phase != "ended":
+            events = sorted(engine.poll(self._patience()), key=lambda event: event.at)
+            now = engine.now()
+            decisions: list[Decision] = []
+            for event in events:
+                decisions += self._feed(event, now)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    request = self._requests.get_nowait()
+                    decisions += supervisor.stop(
+                        now, request.reason, state=request.state, timeout=request.timeout
+                    )
+            decisions += self._check_limit(now)
+            decisions += supervisor.tick(now)
+            engine.carry_out(decisions)
+            if self._echo is not None:
+                self._echo.poll()
+            if self._exporting is not None:
+                self._exporting.poll(now)
+            if events or now - self._written > 10 * STATUS_INTERVAL:
+                self._write_status(now)
+
+    def _patience(self) -> float | None:
+        now = self._engine.now()
+        ends = [self._supervisor.next_deadline()]
+        if self._time_limit is not None and self._supervisor.phase == "running":
+            ends.append(self.started_at + self._time_limit)
+        if self._echo is not None:
+            ends.append(now + ECHO_INTERVAL)
+        if self._exporting is not None and not self._exporting.started:
+            ends.append(now + EXPORT_INTERVAL)
+        known = [end for end in ends if end is not None]
+        return max(0.0, min(known) - now) if known else None
+
+    def _feed(self, event: Event, now: float) -> list[Decision]:
+        supervisor = self._supervisor
+        if event.what == "ready":
+            return supervisor.ready(event.node, now, has_run=event.has_run)
+        if event.what == "returned":
+            return supervisor.returned(event.node, now)
+        if event.what == "failed":
+            failure = Failure(event.node, event.text, event.traceback, event.at, event.consequence)
+            return supervisor.failed(failure, now)
+        if event.what == "exited":
+            return supervisor.exited(event.node, now, event.text, clean=event.clean, at=event.at)
+        if event.what == "abandoned":
+            return supervisor.abandoned(event.node, now, event.text)
+        if event.what == "overdue":
+            return supervisor.overdue(event.node, now, event.traceback)
+        return supervisor.stop(now, event.text, state="finished")
+
+    def _check_limit(self, now: float) -> list[Decision]:
+        limit, supervisor = self._time_limit, self._supervisor
+        if limit is None or supervisor.phase != "running" or now < self.started_at + limit:
+            return []
+        names = [node.name for node in self._plan.nodes]
+        late = [n for n in names if supervisor.node_state(n) in ("starting", "running")]
+        node = late[0] if late else names[0]
+        reason = (
+            f"the program did not end within {limit:g} s (its time limit), and this node was "
+            "not done; raise time_limit if it needs longer"
+        )
+        stack = self._engine.stack(node, timeout=0.0)
+        return supervisor.failed(Failure(node, reason, stack, at=now), now)
+
+    def _write_status(self, now: float) -> None:
+        if now - self._written < STATUS_INTERVAL and self._supervisor.phase != "ended":
+            return
+        self._written = now
+        # A full disk must not end the run: the nodes that write to it will say so.
+        with contextlib.suppress(LaunchError):
+            self._folder.write_json(self._folder.status_json, self._status())
+
+    # The end.
+
+    def _finish(self) -> None:
+        steps = [
+            self._last_reports,
+            self._engine.close,
+            *([self._echo.finish] if self._echo is not None else []),
+            self._note_failures,
+            *([self._exporting.close] if self._exporting is not None else []),
+            *self._closers,
+            self._mark_end,
+            lambda: self._write_status(self._engine.now()),
+            lambda: rendezvous.remove(self._sockets),
+            self._remove_folder,
+        ]
+        trouble = []
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                trouble.append(f"{type(error).__name__}: {error}")
+        if trouble and not self.trouble:
+            self.trouble = "; ".join(trouble)
+        self.ended.set()
+
+    def _last_reports(self) -> None:
+        self.reports = self._engine.reports(timeout=0.0)
+
+    def _mark_end(self) -> None:
+        self.ended_at = self._engine.now()
+
+    def _note_failures(self) -> None:
+        """Failures go to the logs last: behind what their nodes printed, and never shown twice."""
+        for failure in self._supervisor.failures:
+            with (
+                contextlib.suppress(OSError),
+                self._folder.log_file(failure.node).open("a", encoding="utf-8") as log,
+            ):
+                log.write(f"{failure.traceback}node {failure.node} failed: {failure.reason}\n")
+
+    def _remove_folder(self) -> None:
+        if self._temporary:
+            shutil.rmtree(self._folder.path, ignore_errors=True)

@@ -1,0 +1,388 @@
+"""What runs inside a node: unpickle, build, serve, run, report.
+
+`Host` is one node, wherever it lives. `run_process` is the whole of a node's process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import os
+import pickle
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from lpml import wire
+from lpml.clock import set_process_scope
+from lpml.context import Context, entered
+from lpml.errors import ProgramStopped
+from lpml.graph import pickling
+from lpml.launchers import devices, exits, output, pipes, stacks, system
+from lpml.launchers.base import Event, NodeReport
+from lpml.launchers.local import Door
+from lpml.service import Interface
+
+SWITCH_INTERVAL = 0.0005  # seconds; in a node that both runs and serves, or replies wait 5 ms
+
+
+@final
+@dataclass(frozen=True)
+class Peer:
+    """Where a node finds another that it holds a handle of."""
+
+    name: str
+    address: str
+    interface: Interface
+
+
+@final
+@dataclass(frozen=True)
+class NodeSpec:
+    """What a process needs to know of one of its nodes."""
+
+    name: str
+    group: str
+    index: int
+    interface: Interface
+    payload: bytes
+    log: str
+
+
+@final
+@dataclass(frozen=True)
+class ProcessSpec:
+    """What a process needs to know. `nodes[i]` gets the i-th listener."""
+
+    program: str
+    folder: str
+    nodes: tuple[NodeSpec, ...]
+    peers: Mapping[str, Peer]
+    environment: Mapping[str, str]
+    threads: int
+    path: tuple[str, ...]
+    cwd: str
+    argv0: str
+    stacks: str
+    """The file that stacks are written to when the interpreter is stuck."""
+
+
+@final
+class Host:
+    """One node: its context, its service, and the server in front of it.
+
+    Args:
+      name: `group/index`.
+      interface: what callers know of it.
+      payload: the pickled service, args and kwargs.
+      context: its surroundings.
+      resolve: a client for the name of a node.
+      report: where its events go.
+      door: where callers of the same process knock.
+      listener: where callers of other processes do, or `None`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        interface: Interface,
+        payload: bytes,
+        context: Context,
+        resolve: Callable[[str], object],
+        report: Callable[[Event], None],
+        door: Door,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self.name = name
+        self.context = context
+        self.door = door
+        self.working_thread: int | None = None  # where its constructor or run() is going on
+        self.failed = False
+        self._interface = interface
+        self._payload = payload
+        self._resolve = resolve
+        self._report = report
+        self._listener = listener
+        self._server: Any = None
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._over = False
+
+    def main(self) -> None:
+        """Builds, serves and runs the node; returns when that ended, however it ended."""
+        self.working_thread = threading.get_ident()
+        try:
+            with entered(self.context):
+                self._work()
+        finally:
+            self.working_thread = None
+
+    def _work(self) -> None:
+        doing = "its constructor"
+        try:
+            service, args, kwargs = pickling.loads(self._payload, self._resolve)
+            built = service(*args, **kwargs)
+            run = getattr(built, "run", None)
+            self._serve(built, has_run=callable(run))
+            if not callable(run):
+                return
+            doing = "run()"
+            if not self.context.should_stop:
+                run()
+        except ProgramStopped:
+            pass
+        except SystemExit as leaving:
+            if leaving.code not in (None, 0):
+                self._fail(doing, leaving)
+                return
+        except BaseException as error:
+            stopped = exits.is_program_stopped(error)
+            if not stopped and not (self.context.should_stop and exits.is_clean_in_a_stop(error)):
+                self._fail(doing, error)
+                return
+        self._report(Event("returned", self.name, time.monotonic()))
+
+    def _serve(self, built: object, has_run: bool) -> None:
+        interface = self._interface
+        if has_run and interface.methods and self._listener is not None:
+            sys.setswitchinterval(SWITCH_INTERVAL)
+        with self._lock:
+            if self._over:
+                raise ProgramStopped("the node was closed while it started")
+            dispatcher = self.door.open(built)
+            if self._listener is not None:
+                self._server = wire.Server(dispatcher, self._listener)
+                self._server.start()
+        self._report(Event("ready", self.name, time.monotonic(), has_run=has_run))
+
+    def _fail(self, doing: str, error: BaseException) -> None:
+        at = time.monotonic()
+        self.failed = True
+        event = Event(
+            "failed",
+            self.name,
+            at,
+            text=f"{doing} raised {exits.in_one_line(error)}",
+            traceback=exits.format_traceback(error, (__file__,)),
+            consequence=exits.is_consequence(error),
+        )
+        self._report(event)
+        self.close()
+
+    def wait_closed(self) -> None:
+        """Waits until somebody said that the node may end."""
+        self._closing.wait()
+
+    def let_go(self) -> None:
+        """The node may end."""
+        self._closing.set()
+
+    def close(self) -> None:
+        """Stops serving: callers learn at once that nobody answers here any more."""
+        self._closing.set()
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        self.door.close()
+        if self._server is not None:
+            self._server.close()
+        elif self._listener is not None:
+            self._listener.close()
+        self.context.close()
+
+    def report(self) -> NodeReport:
+        """Counts and last metrics."""
+        served = self.door.dispatcher.statistics()
+        return NodeReport(
+            served.calls,
+            served.errors,
+            self.context.latest_metrics,
+            self.context.latest_progress,
+        )
+
+
+def run_process(control_fd: int, spec_fd: int, listeners: list[int]) -> None:
+    """The life of a node's process, from the fork to the exit. Never returns."""
+    code = 1
+    try:
+        with open(spec_fd, "rb") as file:
+            spec: ProcessSpec = pickle.load(file)
+        process = _Process(spec, socket.socket(fileno=control_fd), listeners)
+        code = process.main()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Ends the process as an interpreter does, without waiting for anybody's threads."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    os._exit(code)
+
+
+@final
+class _Process:
+    """The nodes of this process, and the socket to the launcher."""
+
+    def __init__(self, spec: ProcessSpec, control: socket.socket, listeners: list[int]) -> None:
+        self._control = control
+        self._sending = threading.Lock()
+        self._pid = os.getpid()
+        _redirect(spec.nodes[0].log)
+        _set_up(spec)
+        self._stacks = open(spec.stacks, "ab", buffering=0)  # noqa: SIM115  # for the process's life
+        faulthandler.register(system.stack_signal(), self._stacks, all_threads=True)
+        self._hosts = {
+            node.name: self._host(spec, node, socket.socket(fileno=fd))
+            for node, fd in zip(spec.nodes, listeners, strict=True)
+        }
+        for host in self._hosts.values():
+            if len(self._hosts) > 1:
+                log = next(node.log for node in spec.nodes if node.name == host.name)
+                output.route(host.context, Path(log))
+
+    def _host(self, spec: ProcessSpec, node: NodeSpec, listener: socket.socket) -> Host:
+        context = Context(
+            node.name,
+            node.group,
+            node.index,
+            program=spec.program,
+            directory=Path(spec.folder),
+            on_stop=lambda reason: self._report(
+                Event("stop_program", node.name, time.monotonic(), reason)
+            ),
+        )
+
+        def resolve(name: str) -> object:
+            if name in self._hosts:
+                return self._hosts[name].door.client(node.name)
+            peer = spec.peers[name]
+            return wire.connect(
+                peer.address, peer.interface, node=name, caller=node.name, log=node.log
+            )
+
+        door = Door(node.interface, context, node.name)
+        return Host(
+            node.name, node.interface, node.payload, context, resolve, self._report, door, listener
+        )
+
+    def main(self) -> int:
+        hosts = list(self._hosts.values())
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        threading.Thread(target=self._listen, name="lpml-control", daemon=True).start()
+        if len(hosts) == 1:
+            system.name_process(hosts[0].name)
+            set_process_scope(hosts[0].context)
+            hosts[0].main()
+        else:
+            for host in hosts:
+                threading.Thread(target=host.main, name=host.name, daemon=True).start()
+        for host in hosts:
+            host.wait_closed()
+        for host in hosts:
+            host.close()
+            self._send_report(host)
+        return 1 if any(host.failed for host in hosts) else 0
+
+    # To the launcher.
+
+    def _report(self, event: Event) -> None:
+        self._send({"what": "event", **asdict(event)})
+
+    def _send_report(self, host: Host) -> None:
+        self._send({"what": "report", "node": host.name, **_plain(host.report())})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with self._sending, contextlib.suppress(OSError):  # nobody is left to tell
+            pipes.send(self._control, message)
+
+    # From the launcher.
+
+    def _listen(self) -> None:
+        while (received := pipes.receive(self._control)) is not None:
+            message = received[0]
+            what = message["what"]
+            if what == "ask":
+                self._hosts[message["node"]].context.clock.stop()
+            elif what == "close":
+                self._close(self._hosts[message["node"]])
+            elif what == "report":
+                for host in self._hosts.values():
+                    self._send_report(host)
+            elif what == "stack":
+                self._send({"what": "stack", "id": message["id"], "text": stacks.every_thread()})
+        os._exit(1)  # without a launcher there is no program
+
+    def _close(self, host: Host) -> None:
+        if host.working_thread is not None:
+            # It ignores the stop. Whoever waits for it must not; the deadline will end it.
+            host.close()
+        host.let_go()
+
+    def _on_terminate(self, number: int, frame: object) -> None:
+        del frame
+        hosts = list(self._hosts.values())
+        asked = all(host.context.should_stop for host in hosts)
+        working = [host for host in hosts if host.working_thread is not None]
+        if not asked or not working or os.getpid() != self._pid:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        for host in working:
+            if host.working_thread not in (None, threading.get_ident()):
+                stacks.interrupt(host.working_thread)
+        if any(host.working_thread == threading.get_ident() for host in working):
+            raise ProgramStopped("the program is stopping and the node took too long")
+
+
+def _plain(report: NodeReport) -> dict[str, Any]:
+    return {
+        "calls": report.calls,
+        "errors": report.errors,
+        "metrics": dict(report.metrics),
+        "progress": report.progress,
+    }
+
+
+def _redirect(log: str) -> None:
+    """Standard input is empty; what is printed goes to the log, line by line."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(null, 0)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(null)
+    os.close(file)
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = open(
+            fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+        )  # noqa: SIM115, E501
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    faulthandler.enable()
+
+
+def _set_up(spec: ProcessSpec) -> None:
+    """Makes this process what an interpreter started for the node would be."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(spec.environment)
+    sys.path[:] = spec.path
+    sys.argv[:] = [spec.argv0]
+    with contextlib.suppress(OSError):  # the folder was removed; the launcher lives with that too
+        os.chdir(spec.cwd)
+    random.seed()
+    devices.apply(before, spec.threads)
