@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
+from html import escape
 
 from lpml.graph.folding import Arrow, Picture, Shown
 from lpml.graph.layout import Place, Route, lay_out
