@@ -15,3 +15,4 @@ from lpml.testing.leaks import Leak as Leak
 from lpml.testing.leaks import no_leaks as no_leaks
 from lpml.testing.programs import node as node
 from lpml.testing.programs import running as running
+from lpml.testing.programs import service as service

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lpml.clock import Clock
 from lpml.context import Context, entered
+from lpml.errors import UsageError
 
 if TYPE_CHECKING:
     from lpml.graph import Program
     from lpml.launchers import Run
+
+S = TypeVar("S")
 
 
 @contextlib.contextmanager
@@ -64,42 +68,55 @@ def running(
     """Runs a program for the length of the block, and at most `timeout` seconds.
 
     Leaving the block stops the program. A failure of a node is raised there, unless the block
-    raised first.
+    raised first. What nodes print is not shown.
 
     Args:
       program: the graph.
-      launch: the launcher; `test` and `local_mt` use threads, so `service(run, name)` works.
-      timeout: real seconds after which the program is stopped and the block fails.
+      launch: the launcher; on `test` and `local_mt` nodes are threads, which `service` looks into.
+      timeout: real seconds after which the program is stopped as failed; calls that the block
+        waits for fail then.
       options: passed on to `lpml.launch`.
 
     Raises:
-      NodeError: a node failed.
-      TimeoutError: the block took longer than `timeout`.
+      NodeError: a node failed, or the time was over.
     """
     from lpml.launchers import launch as start
 
-    options.setdefault("terminal", False)
-    run = start(program, launch, **options)
-    late = threading.Event()
+    with start(program, launch, **{"terminal": False, "time_limit": timeout, **options}) as run:
+        yield run
 
-    def give_up() -> None:
-        late.set()
-        run.stop(f"the test took longer than {timeout} s", timeout=1.0)
 
-    timer = threading.Timer(timeout, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        with run:
-            yield run
-    except Exception as error:
-        if late.is_set():
-            raise TimeoutError(
-                f"program {program.name!r} did not come to an end in {timeout} s; it was stopped"
-            ) from error
-        raise
-    finally:
-        timer.cancel()
-        timer.join()
-    if late.is_set():
-        raise TimeoutError(f"program {program.name!r} took longer than {timeout} s")
+def service(run: Run, name: str, cls: type[S], timeout: float = 10.0) -> S:
+    """The object inside the node `name` of a run on threads, once its constructor has returned.
+
+    Its methods may run in the node meanwhile; take care with what is not `concurrent`.
+
+    Args:
+      run: a run of the launcher `test` or `local_mt`.
+      name: such as `learner/0`.
+      cls: the class of the object, which types the result.
+      timeout: real seconds to wait for the constructor.
+
+    Raises:
+      UsageError: there is no such node, it is another process, or its service is no `cls`.
+      NodeError: a node failed meanwhile.
+      TimeoutError: the constructor did not return in time.
+    """
+    run.client(name)  # raises where there is no such node
+    look = getattr(run._engine, "service", None)
+    if look is None:
+        raise UsageError(
+            f"service({name!r}): on {run.launch!r} nodes are other processes; "
+            "use run.client, or launch on 'test' or 'local_mt'"
+        )
+    pause = threading.Event()
+    end = time.monotonic() + timeout
+    while (found := look(name)) is None:
+        if run.failure is not None:
+            raise run.failure
+        if time.monotonic() > end:
+            raise TimeoutError(f"service({name!r}): not constructed after {timeout} s")
+        pause.wait(0.002)
+    if not isinstance(found, cls):
+        raise UsageError(f"service({name!r}): a {type(found).__name__}, not a {cls.__name__}")
+    return found
