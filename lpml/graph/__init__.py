@@ -6,9 +6,6 @@ from lpml.graph.check import check as check
 from lpml.graph.check import edges as edges
 from lpml.graph.check import examine as examine
 from lpml.graph.check import payload as payload
-from lpml.graph.draw import dot as dot
-from lpml.graph.draw import mermaid as mermaid
-from lpml.graph.draw import svg as svg
 from lpml.graph.node import Node as Node
 from lpml.graph.pickling import Pickled as Pickled
 from lpml.graph.pickling import dumps as dumps
