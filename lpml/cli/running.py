@@ -6,8 +6,7 @@ import contextlib
 import json
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -217,7 +216,7 @@ def _follow(running: Run, shown: Display, interrupts: Interrupts) -> None:
 
 @final
 class _Stopper:
-    """Stops a run at the first interrupt and kills it at the second, in threads: nothing blocks."""
+    """Stops a run at the first interrupt and kills it at the second. Never blocks."""
 
     def __init__(self, running: Run, shown: Display) -> None:
         self._run = running
@@ -228,16 +227,13 @@ class _Stopper:
         count = min(interrupts.count, 2)
         if count <= self._seen:
             return
-        if self._seen == 0:
+        if count == 1:
             self._shown.say("lpml: stopping; interrupt once more to kill what still runs")
-            self._start(lambda: self._run.stop(f"interrupted by {interrupts.name}"))
-        if count == 2:
+            self._run.request_stop(f"interrupted by {interrupts.name}")
+        else:
             self._shown.say("lpml: killing what still runs")
-            self._start(lambda: self._run.stop("interrupted twice", timeout=0.0))
+            self._run.request_stop(f"interrupted twice, last by {interrupts.name}", timeout=0.0)
         self._seen = count
-
-    def _start(self, stop: Callable[[], object]) -> None:
-        threading.Thread(target=stop, name="lpml-stop", daemon=True).start()
 
 
 def _end(running: Run) -> RunStatus:

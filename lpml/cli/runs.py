@@ -9,14 +9,12 @@ from typing import Any
 from lpml import wire
 from lpml.clock import current_clock, deadline
 from lpml.errors import CallError, Error, LaunchError, NodeUnavailable, UsageError, closest
-from lpml.launchers import NodeStatus, RunStatus, rendezvous
+from lpml.launchers import NodeStatus, RunStatus, control, rendezvous
 from lpml.launchers.rendezvous import RunInfo
 from lpml.record.folder import RunFolder
-from lpml.service import Interface, MethodSpec
 
 _PATIENCE = 10.0  # seconds for an answer of a run
 _INTERVAL = 0.05  # seconds between two looks whether a run has ended
-_CONTROL = Interface("Control", {name: MethodSpec() for name in ("status", "stop", "stack")})
 
 
 def infos() -> list[RunInfo]:
@@ -103,7 +101,7 @@ def stack(info: RunInfo, node: str) -> str:
 
 
 def _client(info: RunInfo) -> Any:
-    return wire.connect(info.control, _CONTROL, node=info.run, caller="lpml")
+    return control.connect(info.control)
 
 
 def _no_answer(info: RunInfo, error: Error) -> LaunchError:
@@ -117,8 +115,8 @@ def _status(info: RunInfo) -> RunStatus:
     client = _client(info)
     try:
         with deadline(_PATIENCE):
-            status = client.status()
-        if isinstance(status, RunStatus):
+            status = _from_json(client.status())
+        if status is not None:
             return status
     except CallError:
         pass
@@ -134,7 +132,11 @@ def _status(info: RunInfo) -> RunStatus:
 
 def _saved(folder: RunFolder) -> RunStatus | None:
     """What `status.json` says."""
-    content = folder.read_json(folder.status_json)
+    return _from_json(folder.read_json(folder.status_json))
+
+
+def _from_json(content: dict[str, Any]) -> RunStatus | None:
+    """What `RunStatus.to_json` was made of; fields of another version are left out."""
     try:
         nodes = tuple(NodeStatus(**_known(NodeStatus, node)) for node in content.pop("nodes"))
         return RunStatus(**_known(RunStatus, content), nodes=nodes)
