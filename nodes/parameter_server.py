@@ -21,6 +21,7 @@ from lpml.nodes.roles import (
     Params,
     Receipt,
     Snapshot,
+    check_structure,
 )
 from lpml.wire.segments import Shared
 
@@ -248,11 +249,7 @@ class ParameterServer(AbstractParameterServer):
         if not 0 < weight < math.inf:
             raise ValueError(f"push(weight={weight}): give a finite number above 0")
         params = self._params
-        if jax.tree.structure(grads) != jax.tree.structure(params):
-            raise ValueError(
-                f"push: the gradient is a tree {jax.tree.structure(grads)}, the parameters are "
-                f"{jax.tree.structure(params)}; push a gradient with respect to all of them"
-            )
+        check_structure(grads, params)
         for grad, param in zip(jax.tree.leaves(grads), jax.tree.leaves(params), strict=True):
             if np.shape(grad) != param.shape:
                 raise ValueError(_misfit(params, grads))
@@ -290,6 +287,7 @@ def _weighted_mean(gradients: list[tuple[Params, float]]) -> Params:
     shares = [weight / total for _, weight in gradients]
 
     def mean(*leaves: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        result: np.ndarray[Any, Any]
         result = np.multiply(leaves[0], np.asarray(shares[0], leaves[0].dtype))
         for leaf, share in zip(leaves[1:], shares[1:], strict=True):
             result += np.multiply(leaf, np.asarray(share, leaf.dtype))

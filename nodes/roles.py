@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+import jax
+
 from lpml.resources import Resources, Restart
 from lpml.wire.segments import Shared
 
@@ -132,3 +134,14 @@ class AbstractParameterServer(ABC):
     @abstractmethod
     def statistics(self) -> ParameterServerStatistics:
         """What was done so far."""
+
+
+def check_structure(grads: Params, params: Params) -> None:
+    """Raises ValueError unless `grads` is a tree of the structure of `params`."""
+    given: object = jax.tree.structure(grads)
+    expected: object = jax.tree.structure(params)
+    if given != expected:
+        raise ValueError(
+            f"push: the gradient is a tree {given}, the parameters are {expected}; "
+            "push a gradient with respect to all of them"
+        )

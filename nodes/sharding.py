@@ -15,6 +15,7 @@ from lpml.nodes.roles import (
     Params,
     Receipt,
     Snapshot,
+    check_structure,
 )
 from lpml.wire.segments import Shared
 
@@ -55,7 +56,7 @@ def split_params(params: Params, num_shards: int) -> list[Shard]:
 
 
 def _num_bytes(leaf: Params) -> int:
-    return int(np.prod(leaf.shape, dtype=np.int64)) * np.dtype(leaf.dtype).itemsize
+    return int(np.prod(leaf.shape, dtype=np.int64) * np.dtype(leaf.dtype).itemsize)
 
 
 class ShardedVersion(int):
@@ -96,11 +97,11 @@ class ShardedParameterServer(AbstractParameterServer):
     """
 
     def __init__(self, servers: Sequence[AbstractParameterServer], params: Params) -> None:
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         self._servers = tuple(servers)
-        paths, self._treedef = jax.tree_util.tree_flatten_with_path(shapes)
+        self._template = jax.tree.map(lambda leaf: 0, params)  # the structure, without the arrays
+        paths, _ = jax.tree_util.tree_flatten_with_path(params)
         self._paths = [jax.tree_util.keystr(path) for path, _ in paths]
-        self._shards = [list(shard) for shard in split_params(shapes, len(self._servers))]
+        self._shards = [list(shard) for shard in split_params(params, len(self._servers))]
 
     def pull(
         self, worker: str | None = None, *, at_least: int = 0, timeout: float | None = None
@@ -147,13 +148,8 @@ class ShardedParameterServer(AbstractParameterServer):
         self, grads: Params, version: int
     ) -> Iterator[tuple[AbstractParameterServer, Shard, int]]:
         """What goes to each server: its part of the gradient and the version it gave out."""
-        leaves, treedef = jax.tree.flatten(grads)
-        if treedef != self._treedef:
-            raise ValueError(
-                f"push: the gradient is a tree {treedef}, the parameters are {self._treedef}; "
-                "push a gradient with respect to all of them"
-            )
-        by_path = dict(zip(self._paths, leaves, strict=True))
+        check_structure(grads, self._template)
+        by_path = dict(zip(self._paths, jax.tree.leaves(grads), strict=True))
         ages = version.shards if isinstance(version, ShardedVersion) else None
         for index, (server, paths) in enumerate(zip(self._servers, self._shards, strict=True)):
             part = {path: by_path[path] for path in paths}
@@ -162,7 +158,8 @@ class ShardedParameterServer(AbstractParameterServer):
     def _merge(self, futures: Iterable[lpml.Future[Snapshot]]) -> Snapshot:
         parts = _results(futures)
         by_path = {path: leaf for part in parts for path, leaf in part.params.items()}
-        tree = jax.tree.unflatten(self._treedef, [by_path[path] for path in self._paths])
+        leaves = [by_path[path] for path in self._paths]
+        tree = jax.tree.unflatten(jax.tree.structure(self._template), leaves)
         return Snapshot(
             version=ShardedVersion([part.version for part in parts]),
             shared=Shared(tree),

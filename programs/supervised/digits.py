@@ -15,7 +15,6 @@ from typing import Any, ClassVar, TypeAlias, final
 
 import haiku as hk
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -62,7 +61,7 @@ def _network(images: jax.Array) -> jax.Array:
     return hk.nets.MLP([*HIDDEN, NUM_CLASSES])(images)
 
 
-network = hk.without_apply_rng(hk.transform(_network))
+network = hk.transform(_network)
 
 
 def init_params(seed: int = 0) -> Params:
@@ -70,30 +69,34 @@ def init_params(seed: int = 0) -> Params:
 
     With NumPy, so that whoever declares a program with them starts no JAX backend.
     """
-    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-    image = jax.ShapeDtypeStruct((1, NUM_PIXELS), jnp.float32)
+    key, images = np.zeros((2,), np.uint32), np.zeros((1, NUM_PIXELS), np.float32)
+    shapes = jax.eval_shape(network.init, key, images)
     rng = np.random.default_rng(seed)
 
     def draw(leaf: jax.ShapeDtypeStruct) -> Array:
         scale = np.sqrt(2 / leaf.shape[0]) if len(leaf.shape) == 2 else 0.0
-        return (scale * rng.standard_normal(leaf.shape)).astype(np.float32)
+        return np.asarray(scale * rng.standard_normal(leaf.shape), np.float32)
 
-    return jax.tree.map(draw, jax.eval_shape(network.init, key, image))
+    return jax.tree.map(draw, shapes)
 
 
 def loss(params: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean cross-entropy of images `[B, 64]` with labels `[B]`."""
-    logits = network.apply(params, images)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    losses = _losses(network.apply(params, None, images), labels)
+    return losses.mean()
 
 
 def loss_and_correct(
     params: Params, images: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Mean cross-entropy, and how many are classified correctly."""
-    logits = network.apply(params, images)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses.mean(), (logits.argmax(axis=-1) == labels).sum()
+    logits = network.apply(params, None, images)
+    return _losses(logits, labels).mean(), (logits.argmax(axis=-1) == labels).sum()
+
+
+def _losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses
 
 
 # One of each per process: nodes that share a process share what was compiled.

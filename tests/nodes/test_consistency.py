@@ -158,15 +158,15 @@ def test_a_silent_member_leaves_when_its_lease_passes_unless_it_waits() -> None:
     members.heard("silent", 0.0)
     members.heard("patient", 0.0)
     with members.waiting("patient", lambda: 30.0):
-        assert members.expire(9.0) == ()
+        assert not members.expire(9.0)
         assert members.until_next_expiry(9.0) == 1.0
         assert members.expire(10.0) == ("silent",)
         assert members.present == ("patient",)
         assert members.departed == ("silent",)
         assert members.until_next_expiry(10.0) == 10.0
-    assert members.expire(39.0) == ()
+    assert not members.expire(39.0)
     members.heard("silent", 39.0)
-    assert members.departed == ()
+    assert not members.departed
     assert members.expire(40.0) == ("patient",)
 
 

@@ -22,6 +22,7 @@ from lpml.nodes import (
     Synchronous,
     split_params,
 )
+from lpml.nodes.sharding import ShardedVersion
 from lpml.testing import VirtualClock, node
 
 ONE = {"w": np.ones((2,), np.float32)}
@@ -360,7 +361,6 @@ def test_shards_seen_as_one_server_give_back_the_whole_tree() -> None:
     ps, params = sharded()
     snapshot = ps.exchange("a", params, version=ps.pull("a").version)
     assert snapshot.version == 1
-    assert jax.tree.structure(snapshot.params) == jax.tree.structure(params)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(snapshot.params))
     assert jax.tree.map(np.shape, snapshot.params) == jax.tree.map(np.shape, params)
 
@@ -370,6 +370,7 @@ def test_each_shard_counts_its_own_versions() -> None:
     old = ps.pull("a").version
     ps._servers[0].push("b", ps._servers[0].pull().params, version=0)
     new = ps.pull("a").version
+    assert isinstance(new, ShardedVersion)
     assert (new, new.shards) == (0, (1, 0))
     assert ps.push("a", params, version=old).staleness == 1
     assert ps.push("a", params, version=ps.pull("a").version).staleness == 0
@@ -379,7 +380,9 @@ def test_synchronous_shards_move_together() -> None:
     ps, params = sharded(Synchronous(2))
     ps.push("a", params, version=0)
     assert ps.pull().version == 0
-    assert ps.exchange("b", params, version=0).version.shards == (1, 1)
+    version = ps.exchange("b", params, version=0).version
+    assert isinstance(version, ShardedVersion)
+    assert version.shards == (1, 1)
     ps.leave("a")
     assert ps.statistics().members == ("b",)
 

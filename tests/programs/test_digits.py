@@ -140,7 +140,7 @@ def test_the_evaluator_measures_announces_and_ends_the_program(
     with node("evaluator/0", on_stop=reasons.append) as context:
         digits.Evaluator(ps, updates=0).run()
     correct = np.asarray(
-        digits.network.apply(ps.pull().params, digits.load()[1].images).argmax(axis=-1)
+        digits.network.apply(ps.pull().params, None, digits.load()[1].images).argmax(axis=-1)
     )
     accuracy = float((correct == digits.load()[1].labels).mean())
     assert context.latest_metrics["accuracy"] == pytest.approx(accuracy)
