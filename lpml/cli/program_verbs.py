@@ -10,6 +10,7 @@ import typer
 
 from lpml.cli.guard import verb
 from lpml.cli.options import Directory, Help, Json, Launch, Output, Target
+from lpml.cli.words import count
 from lpml.errors import GraphError, UsageError
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def check(
         print(f"warning: {warning}", file=sys.stderr)
     for fault in faults:
         print(f"fault: {fault}", file=sys.stderr)
-    size = f"{len(program.nodes)} nodes, {len(found.edges)} edges"
-    print(f"{program.name}: {size}, {len(faults) or 'no'} fault{'s' if len(faults) != 1 else ''}")
+    sizes = [(len(program.nodes), "node"), (len(found.edges), "edge"), (len(faults), "fault")]
+    print(f"{program.name}: {', '.join(count(*size) for size in sizes)}")
     return 2 if faults else 0
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from lpml.cli import views
+from lpml.cli.words import count, duration, memory
 
 if TYPE_CHECKING:
     from lpml.cli.programs import Prebuilt
@@ -17,10 +18,10 @@ def print_plan(plan: Plan) -> None:
     from rich.markup import escape
 
     console = views.console()
-    count = len({node.process for node in plan.nodes})
+    processes = len({node.process for node in plan.nodes})
     console.print(
-        f"[bold]{escape(plan.program)}[/] on {plan.launch}: {len(plan.nodes)} nodes "
-        f"in {count} process{'es' if count != 1 else ''}"
+        f"[bold]{escape(plan.program)}[/] on {plan.launch}: {count(len(plan.nodes), 'node')} "
+        f"in {processes} process{'es' if processes != 1 else ''}"
     )
     console.print(
         views.table(
@@ -33,7 +34,7 @@ def print_plan(plan: Plan) -> None:
                     escape(node.process),
                     f"{node.resources.cpu:g}",
                     f"{node.resources.gpu:g}",
-                    views.memory(node.resources.memory or 0),
+                    memory(node.resources.memory or 0),
                     escape(", ".join(f"{edge.parameter}={edge.target}" for edge in node.edges)),
                 )
                 for node in plan.nodes
@@ -78,7 +79,7 @@ def print_runs(statuses: list[RunStatus]) -> None:
                     escape(status.run),
                     status.launch,
                     views.coloured(status.state),
-                    views.duration(status.seconds),
+                    duration(status.seconds),
                     _nodes(status),
                     str(sum(node.calls for node in status.nodes)),
                     str(sum(node.errors for node in status.nodes)),
@@ -92,4 +93,4 @@ def print_runs(statuses: list[RunStatus]) -> None:
 
 def _nodes(status: RunStatus) -> str:
     states = Counter(node.state for node in status.nodes)
-    return ", ".join(f"{count} {state}" for state, count in states.most_common())
+    return ", ".join(f"{number} {state}" for state, number in states.most_common())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 from rich.console import Console
 
-from lpml.cli import tables, views
+from lpml.cli import tables, views, words
 from lpml.cli.programs import Prebuilt
 from lpml.launchers import NodeStatus, RunStatus
 from lpml.launchers.supervisor import NodeState
@@ -152,12 +152,12 @@ def test_the_last_line_says_how_it_ended_and_where_it_is() -> None:
     ],
 )
 def test_numbers_have_four_digits(value: float, text: str) -> None:
-    assert views.number(value) == text
+    assert words.number(value) == text
 
 
 def test_durations_and_sizes_are_short() -> None:
-    assert [views.duration(s) for s in (8.34, 125, 3609)] == ["8.3 s", "2:05", "1:00:09"]
-    assert [views.memory(m) for m in (0, 712 << 20, int(3.1 * 2**30))] == ["", "712 MiB", "3.1 GiB"]
+    assert [words.duration(s) for s in (8.34, 125, 3609)] == ["8.3 s", "2:05", "1:00:09"]
+    assert [words.memory(m) for m in (0, 712 << 20, int(3.1 * 2**30))] == ["", "712 MiB", "3.1 GiB"]
 
 
 def test_many_metrics_are_cut() -> None:
