@@ -6,10 +6,12 @@ set in the environment, so a test that needs no jax does not pay for it, and nod
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,23 @@ def _own_folders() -> Iterator[None]:
         patch.setenv("LPML_RUNS", f"{root}/runs")
         yield
     shutil.rmtree(root, ignore_errors=True)
+    pause = threading.Event()
+    for _ in range(40):  # what is ending may take a moment
+        if not (orphans := _processes_with(f"LPML_SOCKETS={root}")):
+            return
+        pause.wait(0.05)
+    pytest.fail(f"processes of this session outlived their tests: {orphans}", pytrace=False)
+
+
+def _processes_with(variable: str) -> list[str]:
+    """Who has `variable` in the environment it started with: descendants, even if orphaned."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if variable.encode() in (folder / "environ").read_bytes():
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found.append(f"{folder.name}: {command}")
+    return found
 
 
 @pytest.fixture(scope="module", autouse=True)
