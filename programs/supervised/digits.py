@@ -17,6 +17,8 @@ import haiku as hk
 import jax
 import numpy as np
 import optax
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 import lpml
 from lpml.nodes import AbstractParameterServer, ParameterServerStatistics, Params, Snapshot
@@ -43,9 +45,6 @@ class Examples:
 @functools.cache
 def load() -> tuple[Examples, Examples]:
     """The training and the test set, always split the same way (a quarter for the test)."""
-    from sklearn.datasets import load_digits  # slow to import; only those who need data wait
-    from sklearn.model_selection import train_test_split
-
     images, labels = load_digits(return_X_y=True)
     split = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
     train_images, test_images, train_labels, test_labels = split
