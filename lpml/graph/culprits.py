@@ -23,6 +23,8 @@ def find_culprit(path: str, value: object, error: BaseException) -> str:
       value: what pickling raised `error` for.
       error: what was raised.
     """
+    if _is_too_deep(error):
+        return f"{path} is nested too deeply to be sent to a node, or without end; make it flatter"
     seen: set[int] = set()
     while len(seen) < _MAX_DEPTH:
         seen.add(id(value))
@@ -53,15 +55,15 @@ def _failure(value: object) -> Exception | None:
 
 def _what(value: object) -> str:
     kind = type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}."
-    if kind.__module__ != "builtins":
-        name += kind.__qualname__
-    return f"it is a {name}"
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"it is a {module}{kind.__qualname__}"
+
+
+def _is_too_deep(error: BaseException) -> bool:
+    return isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply, or without end"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 

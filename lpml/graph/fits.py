@@ -22,6 +22,8 @@ from lpml.graph.handle import HandleMethod, is_handle, origin_of
 from lpml.graph.node import Node
 
 _MAX_ITEMS = 1000  # of a long list only so many are looked at: they rarely differ in type
+# What kinds of arrays without axes pass for numbers, as they do in arithmetic (V = bfloat16).
+_NUMBERS: dict[type, str] = {bool: "b", int: "iub", float: "iubfV", complex: "iubfVc"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,25 +148,22 @@ def misfit(value: object, hint: Any, path: str) -> Misfit | None:
         return _protocol(value, cls, hint, path)
     if not _is_instance(value, cls):
         return Misfit(path, structure.shown(hint), described(value))
+    if origin is tuple and isinstance(value, tuple):
+        return _tuple(value, hint, path)
     return None if is_handle(value) else _items(value, cls, typing.get_args(hint), path)
 
 
 def _is_instance(value: object, cls: type) -> bool:
     if is_handle(value):
         return _is_subclass(origin_of(value).cls, cls)
+    if cls in _NUMBERS and getattr(value, "shape", None) == ():
+        return getattr(getattr(value, "dtype", None), "kind", "") in _NUMBERS[cls]
     if cls is float or cls is complex:
-        return isinstance(value, (numbers.Number, cls)) or _is_scalar(value)
-    if cls is int:
-        return isinstance(value, numbers.Integral) or _is_scalar(value)
+        return isinstance(value, numbers.Complex if cls is complex else numbers.Real)
     try:
         return isinstance(value, cls)
     except Exception:  # a metaclass that does not answer
         return True
-
-
-def _is_scalar(value: object) -> bool:
-    """Arrays without axes pass for numbers, as they do in arithmetic."""
-    return getattr(value, "shape", None) == () and not isinstance(value, type)
 
 
 def _is_subclass(cls: type, of: type) -> bool:
@@ -245,8 +244,6 @@ def _protocol(value: object, protocol: type, hint: Any, path: str) -> Misfit | N
 def _items(value: Any, cls: type, arguments: tuple[Any, ...], path: str) -> Misfit | None:
     if not arguments:
         return None
-    if isinstance(value, tuple) and issubclass(cls, tuple):
-        return _tuple(value, arguments, path)
     inner: Iterator[tuple[Any, Any, str]] = iter(())
     if isinstance(value, dict) and issubclass(cls, collections.abc.Mapping):
         key_hint, item_hint = (*arguments, Any)[:2]
@@ -267,8 +264,10 @@ def _items(value: Any, cls: type, arguments: tuple[Any, ...], path: str) -> Misf
     return None
 
 
-def _tuple(value: tuple[Any, ...], arguments: tuple[Any, ...], path: str) -> Misfit | None:
-    if any(typing.get_origin(one) is getattr(typing, "Unpack", ...) for one in arguments):
+def _tuple(value: tuple[Any, ...], hint: Any, path: str) -> Misfit | None:
+    arguments = typing.get_args(hint)
+    unpack = getattr(typing, "Unpack", ...)
+    if hint is typing.Tuple or any(typing.get_origin(one) is unpack for one in arguments):  # noqa: UP006
         return None
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         arguments = (arguments[0],) * len(value)

@@ -215,10 +215,12 @@ def _assignable(source: Any, target: Any) -> bool:
     source, target = plain(source), plain(target)
     if not (_is_plain_class(source) and _is_plain_class(target)):
         return True
-    if (source, target) in ((int, float), (int, complex), (float, complex)):
+    if target is object or (source, target) in ((int, float), (int, complex), (float, complex)):
         return True
     return issubclass(source, target)
 
 
 def _is_plain_class(hint: Any) -> bool:
-    return inspect.isclass(hint) and typing.get_origin(hint) is None and not is_protocol(hint)
+    if hint is Any or not inspect.isclass(hint):  # Any is a class from Python 3.11 on
+        return False
+    return typing.get_origin(hint) is None and not is_protocol(hint)
