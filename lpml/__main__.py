@@ -15,16 +15,29 @@ def main() -> None:
 
 
 def _warm(argv: list[str]) -> None:
-    """Starts the process from which nodes are forked first of all: it warms while we import."""
+    """Starts the process from which nodes are forked before all else: it warms while we import."""
     words = [word for word in argv if not word.startswith("-")]
-    if words[:1] != ["run"] or len(words) < 2:
+    if words[:1] != ["run"] or len(words) < 2 or {"--help", "-h"}.intersection(argv):
         return
-    if {"--help", "-h"}.intersection(argv) or "local_mt" in " ".join(argv) or "test" in words:
+    if _launch(argv) not in ("", "local_mp"):
         return
     from lpml.cli.hints import hints
-    from lpml.launchers import processes
+    from lpml.errors import LaunchError
+    from lpml.launchers.server_process import warm
 
-    processes.warm(hints(words[1]))
+    try:
+        warm(hints(words[1]))
+    except LaunchError:  # the launch itself will say so, in its place
+        return
+
+
+def _launch(argv: list[str]) -> str:
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word == "--launch":
+            return following
+        if word.startswith("--launch="):
+            return word.partition("=")[2]
+    return ""
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lpml.cli.factories import Factory
-from lpml.errors import Error, UsageError
+from lpml.errors import Error, UsageError, closest
 
 if TYPE_CHECKING:
     from lpml.graph import Program
@@ -29,12 +29,13 @@ class FactoryError(UsageError):
     """The factory raised something of its own; the original is the `__cause__`."""
 
 
-def build(factory: Factory, flags: Sequence[str]) -> Program:
+def build(factory: Factory, flags: Sequence[str], others: Sequence[str] = ()) -> Program:
     """Calls the factory with what the flags say.
 
     Args:
       factory: what `factories.find` found.
       flags: such as `["--num-workers", "8"]`.
+      others: flags that may have been meant, too, where one is unknown: lpml's own.
 
     Raises:
       FlagError: a flag is unknown, missing or has a value that does not fit.
@@ -43,7 +44,7 @@ def build(factory: Factory, flags: Sequence[str]) -> Program:
     """
     from lpml.graph import Program
 
-    make = parse(factory, flags)
+    make = parse(factory, flags, others)
     try:
         made = make()
     except Error:
@@ -58,8 +59,10 @@ def build(factory: Factory, flags: Sequence[str]) -> Program:
     return made
 
 
-def parse(factory: Factory, flags: Sequence[str]) -> Callable[[], Program]:
-    """The factory with its arguments, not called yet."""
+def parse(
+    factory: Factory, flags: Sequence[str], others: Sequence[str] = ()
+) -> Callable[[], Program]:
+    """The factory with its arguments, not called yet; arguments and errors as of `build`."""
     if not flags and _needs_nothing(factory.function):
         return factory.function  # without tyro, which takes a moment to import
     import tyro
@@ -75,6 +78,8 @@ def parse(factory: Factory, flags: Sequence[str]) -> Callable[[], Program]:
         shown = text.read()
         if "Could not create CLI parser" in shown:
             raise _no_flags(factory, _plain(shown).partition("•")[2]) from None
+        if "Unrecognized options" in shown:
+            _refuse_unknown(factory, flags, others)
         raise FlagError(f"{factory.target}: {_plain(shown)}", shown) from stop
     except Exception as error:
         raise _no_flags(factory, str(error)) from error
@@ -105,10 +110,17 @@ def _no_flags(factory: Factory, why: str) -> UsageError:
     )
 
 
-def flag_names(factory: Factory) -> tuple[str, ...]:
-    """The parameters of the factory, as flags: `num_workers` is `--num-workers`."""
-    names = inspect.signature(factory.function).parameters
-    return tuple(f"--{name.replace('_', '-')}" for name in names)
+def _refuse_unknown(factory: Factory, flags: Sequence[str], others: Sequence[str]) -> None:
+    """Raises for the first flag that there is not; tyro itself compares with its own only."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        print_usage(factory)
+    known = {*re.findall(r"--[\w.-]+", _plain(text.getvalue())), *others}
+    for flag in flags:
+        name = flag.partition("=")[0]
+        if name.startswith("--") and name.replace("_", "-") not in known:
+            message = f"{factory.target}: {name}: no such flag{closest(name, sorted(known))}"
+            raise FlagError(message, f"lpml: {message}")
 
 
 def _needs_nothing(function: Callable[..., object]) -> bool:

@@ -222,4 +222,5 @@ def _program(context: typer.Context, target: str, help_: bool) -> Program:
     from lpml.cli.arguments import build
 
     factory = _find(context, target, help_)
-    return build(factory, context.args)
+    own = [flag for option in context.command.params for flag in option.opts if "--" in flag]
+    return build(factory, context.args, own)

@@ -86,7 +86,7 @@ def test_help_shows_flags_and_docstrings(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_unknown_flag_is_told_with_the_closest() -> None:
     with pytest.raises(
-        arguments.FlagError, match=r"--num-worker.*Perhaps you meant: --num-workers"
+        arguments.FlagError, match=r"--num-worker: no such flag; did you mean '--num-workers'"
     ):
         given(write(PROGRAM), "--num-worker", "8")
 
