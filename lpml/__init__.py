@@ -23,11 +23,23 @@ from lpml.errors import RemoteError as RemoteError
 from lpml.errors import UsageError as UsageError
 from lpml.graph import Node as Node
 from lpml.graph import Program as Program
+from lpml.launchers import Plan as Plan
+from lpml.launchers import Run as Run
+from lpml.launchers import compile as compile
+from lpml.launchers import launch as launch
 from lpml.resources import Resources as Resources
 from lpml.resources import Restart as Restart
 from lpml.service import Checkpointable as Checkpointable
 from lpml.service import batched as batched
 from lpml.service import concurrent as concurrent
 from lpml.service import idempotent as idempotent
+from lpml.wire.calls import Future as Future
+from lpml.wire.calls import Stream as Stream
+from lpml.wire.calls import acall as acall
+from lpml.wire.calls import broadcast as broadcast
+from lpml.wire.calls import first as first
+from lpml.wire.calls import future as future
+from lpml.wire.calls import stream as stream
+from lpml.wire.segments import Shared as Shared
 
 __version__ = "0.1.0"

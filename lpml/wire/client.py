@@ -1,0 +1,318 @@
+"""The proxy that has the methods of a service: over a connection, or in the same process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from typing import Any, final
+
+from lpml.clock import call_timeout, current_call, find_scope
+from lpml.errors import (
+    CallError,
+    CallTimeout,
+    NodeUnavailable,
+    ProtocolError,
+    RemoteError,
+    closest,
+    remote_error,
+)
+from lpml.service import Interface, MethodSpec
+from lpml.wire import frames
+from lpml.wire.channel import Channel
+from lpml.wire.codec import Encoded, culprit, encode_arguments
+from lpml.wire.futures import Future
+from lpml.wire.sockets import Address, dial
+from lpml.wire.streams import RemoteItems, Stream
+
+
+def connect(
+    address: Address, interface: Interface, *, node: str, caller: str = "", log: str = ""
+) -> Any:
+    """A client: an object with the methods of a service that runs elsewhere.
+
+    Connects when it is first used; the clients of one address in one process share a connection.
+
+    Args:
+      address: where the node listens.
+      interface: the methods of its service.
+      node: the node's name, for messages.
+      caller: the name of who calls, for messages; "" = the node whose code is running.
+      log: the path of the node's log file, for messages.
+    """
+    return Client(Peer(_link(address), interface, node, caller, log))
+
+
+def close(client: object) -> None:
+    """Ends a client: calls through it raise from now on. Idempotent.
+
+    The connection is closed with its last client; what is pending then fails.
+    """
+    if isinstance(client, Client):
+        client._lpml_peer.close()
+
+
+class Method(ABC):
+    """One method of a client. Calling it waits for the result."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    @abstractmethod
+    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+        """The call without waiting."""
+
+    @abstractmethod
+    def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Stream[Any]:
+        """The call of a generator method."""
+
+    @property
+    @abstractmethod
+    def streams(self) -> bool:
+        """Whether it is a generator method."""
+
+
+@final
+class Link:
+    """The connection to one address, made when it is needed and made anew when it broke."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.peers: weakref.WeakSet[Peer] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._channel: Channel | None = None
+
+    def channel(self, peer: Peer) -> Channel:
+        """The connection.
+
+        Raises:
+          NodeUnavailable: nobody listens, or the client was closed.
+        """
+        channel = self._channel
+        if channel is not None and not channel.broken and not peer.closed:
+            return channel
+        if peer.closed:
+            raise NodeUnavailable(f"this client of {peer.node} was closed; make another")
+        with self._lock:
+            channel = self._channel
+            if channel is None or channel.broken:
+                channel = self._channel = self._connect(peer)
+            return channel
+
+    def _connect(self, peer: Peer) -> Channel:
+        try:
+            return Channel(dial(self.address), peer.node, peer.caller_name())
+        except ProtocolError:
+            raise
+        except OSError as error:
+            raise NodeUnavailable(
+                f"{peer.caller_name() or 'a call'} cannot reach {peer.node}: nothing answers at "
+                f"{self.address} ({error.strerror or error}); it has ended or never started"
+                + peer.log_line()
+            ) from None
+
+    def leave(self, peer: Peer) -> None:
+        """One client less."""
+        with self._lock:
+            self.peers.discard(peer)
+            if not self.peers and self._channel is not None:
+                self._channel.close(f"the last client of {peer.node} was closed")
+                self._channel = None
+
+    def forget(self) -> None:
+        """After a fork."""
+        self._lock = threading.Lock()
+        self._channel = None
+
+
+_links: weakref.WeakValueDictionary[Address, Link] = weakref.WeakValueDictionary()
+_linking = threading.Lock()
+
+
+def _link(address: Address) -> Link:
+    with _linking:
+        link = _links.get(address)
+        if link is None:
+            link = _links[address] = Link(address)
+        return link
+
+
+@final
+class Peer:
+    """What a client and its methods know of the other side."""
+
+    def __init__(
+        self, link: Link, interface: Interface, node: str, caller: str, log: str
+    ) -> None:
+        self.link = link
+        self.interface = interface
+        self.node = node
+        self.caller = caller
+        self.log = log
+        self.closed = False
+        link.peers.add(self)
+
+    def caller_name(self) -> str:
+        """Who calls, for messages."""
+        return self.caller or str(getattr(find_scope(), "name", ""))
+
+    def log_line(self) -> str:
+        """The last line of a message."""
+        return f"\nits log: {self.log}" if self.log else ""
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.link.leave(self)
+
+
+@final
+class Client:
+    """Has the methods of a service. Made by `connect`; sent to other nodes, it is one there."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._lpml_peer = peer
+
+    def __getattr__(self, name: str) -> Any:
+        peer = self.__dict__.get("_lpml_peer")
+        if peer is None or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(name)
+        spec = peer.interface.methods.get(name)
+        if spec is None:
+            raise AttributeError(missing(peer.node, peer.interface, name))
+        method = self.__dict__[name] = RemoteMethod(peer, name, spec)
+        return method
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._lpml_peer.interface.methods)
+
+    def __repr__(self) -> str:
+        peer = self._lpml_peer
+        return f"<client of {peer.node}, a {peer.interface.service}, at {peer.link.address}>"
+
+    def __reduce__(self) -> Any:
+        peer = self._lpml_peer
+        return _reconnect, (peer.link.address, peer.interface, peer.node, peer.log)
+
+
+def _reconnect(address: Address, interface: Interface, node: str, log: str) -> Any:
+    return connect(address, interface, node=node, log=log)
+
+
+def missing(node: str, interface: Interface, name: str) -> str:
+    """The message of an unknown method."""
+    return f"{node} ({interface.service}) has no method {name!r}" + closest(
+        name, list(interface.methods)
+    )
+
+
+@final
+class RemoteMethod(Method):
+    """A method of a client, bound."""
+
+    __slots__ = ("_peer", "_spec", "_wire_name", "name")
+
+    def __init__(self, peer: Peer, name: str, spec: MethodSpec) -> None:
+        self._peer = peer
+        self._spec = spec
+        self._wire_name = name.encode()
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._spec.stream:
+            return self.open(args, kwargs)
+        return self.start(args, kwargs).result()
+
+    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+        channel = self._peer.link.channel(self._peer)
+        flags = frames.KEYWORDS if kwargs else 0
+        return channel.start(
+            self._wire_name, flags, self.encode(args, kwargs), call_timeout(), self
+        )
+
+    def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Stream[Any]:
+        channel = self._peer.link.channel(self._peer)
+        flags = frames.KEYWORDS if kwargs else 0
+        timeout = None if current_call.get() is None else call_timeout()
+        inbox = channel.open(self._wire_name, flags, self.encode(args, kwargs), timeout, self)
+        return Stream(RemoteItems(inbox))
+
+    @property
+    def streams(self) -> bool:
+        return self._spec.stream
+
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
+        """The arguments as they are sent.
+
+        Raises:
+          CallError: one of them cannot be.
+        """
+        try:
+            return encode_arguments(args, kwargs)
+        except Exception as error:
+            raise CallError(
+                f"{culprit((args, kwargs))} of {self} cannot be sent: {error}"
+            ) from error
+
+    def __str__(self) -> str:
+        return f"{self._peer.node}.{self.name}"
+
+    def __repr__(self) -> str:
+        return f"<method {self} of a client>"
+
+    def __reduce__(self) -> Any:
+        return getattr, (Client(self._peer), self.name)
+
+    # The errors of a call, in the words of its caller.
+
+    def remote(self, cause: BaseException, traceback: str) -> BaseException:
+        """The method raised."""
+        return remote(self._peer.caller_name(), str(self), cause, traceback, self._peer.log_line())
+
+    def gone(self, reason: str) -> NodeUnavailable:
+        """The node is not there."""
+        return NodeUnavailable(f"{self._words()}: {reason}" + self._peer.log_line())
+
+    def late(self) -> CallTimeout:
+        """The deadline passed."""
+        return CallTimeout(
+            f"{self._words()} and had no reply by the deadline; the node may be busy or stuck: "
+            "give more time with lpml.deadline(seconds), or look at `lpml stack`"
+            + self._peer.log_line()
+        )
+
+    def unreadable(self, error: Exception) -> CallError:
+        """The reply cannot be unpickled here."""
+        return CallError(
+            f"{self._words()} and its reply cannot be read here: "
+            f"{type(error).__name__}: {error}" + self._peer.log_line()
+        )
+
+    def _words(self) -> str:
+        return f"{self._peer.caller_name() or 'this process'} called {self}"
+
+
+def remote(
+    caller: str, method: str, cause: BaseException, traceback: str, log_line: str
+) -> RemoteError:
+    """What the caller of a method that raised `cause` sees."""
+    text = " ".join(str(cause).split())
+    text = text if len(text) <= 400 else text[:400] + " ..."
+    message = (
+        f"{caller or 'this process'} called {method}, which raised\n"
+        f"{type(cause).__name__}: {text}" + log_line
+    )
+    return remote_error(cause, message, traceback)
+
+
+def _after_fork() -> None:
+    global _linking
+    _linking = threading.Lock()
+    for link in list(_links.values()):
+        link.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,99 @@
+"""Runs the methods of a service as their kind says: one at a time, concurrently, or batched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from lpml.clock import Clock, Scope, check_call
+from lpml.errors import CallTimeout
+from lpml.service import Interface, MethodSpec
+from lpml.wire.batching import Batcher
+
+
+@dataclass(frozen=True)
+class DispatcherStatistics:
+    """Calls that ended so far, over the wire and in the process."""
+
+    calls: int
+    errors: int
+
+
+@final
+class Handler:
+    """One method of one service."""
+
+    __slots__ = ("batcher", "concurrent", "method", "name", "spec", "stream")
+
+    def __init__(
+        self, name: str, method: Callable[..., Any], spec: MethodSpec, clock: Clock
+    ) -> None:
+        self.name = name
+        self.method = method
+        self.spec = spec
+        self.stream = spec.stream
+        self.concurrent = spec.kind == "concurrent"
+        self.batcher = Batcher(method, spec, clock) if spec.kind == "batched" else None
+
+
+@final
+class Dispatcher:
+    """Serves the public methods of one object.
+
+    Args:
+      service: the object.
+      interface: its methods, and the kind of each.
+      scope: the context of the node; `lpml.context()` in a method.
+      node: the node's name, for messages.
+    """
+
+    def __init__(self, service: object, interface: Interface, scope: Scope, node: str) -> None:
+        self.interface = interface
+        self.scope = scope
+        self.node = node
+        self.handlers: Mapping[str, Handler] = {
+            name: Handler(name, getattr(service, name), spec, scope.clock)
+            for name, spec in interface.methods.items()
+        }
+        self.all_serial = all(spec.kind == "serial" for spec in interface.methods.values())
+        self.wanted: Callable[[], object] | None = None  # who waits for the serial turn
+        self.turn = threading.Lock()  # held while a serial method runs
+        self._counting = threading.Lock()
+        self._calls = 0
+        self._errors = 0
+
+    def statistics(self) -> DispatcherStatistics:
+        """Counts so far."""
+        return DispatcherStatistics(self._calls, self._errors)
+
+    def count(self, error: bool) -> None:
+        """One call ended."""
+        with self._counting:
+            self._calls += 1
+            self._errors += error
+
+    def take_turn(self) -> None:
+        """Takes the turn of the serial methods, within the deadline of the current call.
+
+        Raises:
+          CallTimeout, CallCancelled: the call may not wait longer.
+        """
+        if self.turn.acquire(False):
+            return
+        clock = self.scope.clock
+        while True:
+            left = clock.remaining(None)
+            if self.turn.acquire(timeout=0.1 if left is None else min(0.1, left)):
+                return
+            check_call(clock.time())
+            if left == 0:
+                raise CallTimeout(f"{self.node} was busy with another call until the deadline")
+
+    def end_turn(self) -> None:
+        """Gives the turn back."""
+        self.turn.release()
+        wanted = self.wanted
+        if wanted is not None:
+            wanted()

@@ -1,0 +1,247 @@
+"""Carries out the calls that arrived at a server, and sends what comes of them."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import deque
+from functools import partial
+from time import monotonic
+from typing import Any, final
+
+from lpml.clock import current_call, current_scope
+from lpml.errors import CallCancelled, CallTimeout
+from lpml.wire import frames
+from lpml.wire.batching import Batcher, Place
+from lpml.wire.codec import culprit, encode
+from lpml.wire.dispatch import Dispatcher
+from lpml.wire.parcel import Packed, pack, unpack
+from lpml.wire.pool import Pool
+from lpml.wire.session import Job, Session
+
+_PATIENCE = 0.0005  # seconds that a reply may wait for others to be sent with it
+
+
+def failure(identity: int, error: BaseException, text: str = "") -> Packed:
+    """The message that a call raised `error`."""
+    head = (frames.ERROR, 0, 0, identity, frames.FOREVER)
+    try:
+        return pack(head, b"", encode((error, text)))
+    except Exception:  # it holds what cannot be sent: say it in words
+        words = RuntimeError(f"{type(error).__qualname__}: {error}")
+        return pack(head, b"", encode((words, text)))
+
+
+@final
+class Executor:
+    """Runs jobs by the kind of their method. Serial ones are queued for `drain`."""
+
+    def __init__(self, dispatcher: Dispatcher, pool: Pool) -> None:
+        self._dispatcher = dispatcher
+        self._clock = dispatcher.scope.clock
+        self._pool = pool
+        self._inline = dispatcher.all_serial
+        self._flow = threading.Lock()  # held while a stream is parked or resumed
+        self.queue: deque[Job] = deque()  # serial jobs, in order of arrival
+
+    def enter(self) -> None:
+        """Makes this thread one of the node."""
+        current_scope.set(self._dispatcher.scope)
+
+    def start(self, job: Job) -> None:
+        """A call arrived."""
+        handler = job.handler
+        if handler.batcher is not None:
+            self._join_batch(job, handler.batcher)
+        else:
+            self._put(job)
+
+    def credit(self, job: Job, count: int) -> None:
+        """The client took `count` items of a stream."""
+        with self._flow:
+            job.credits += count
+            resumed, job.parked = job.parked, False
+        if resumed:
+            self._put(job)
+
+    def cancelled(self, job: Job) -> None:
+        """The client gave the call up; a stream that waits for it is closed."""
+        self.credit(job, 1)
+
+    def abandon(self, session: Session) -> None:
+        """The connection is gone."""
+        for job in list(session.jobs.values()):
+            self.cancelled(job)
+
+    def _put(self, job: Job) -> None:
+        if job.handler.concurrent:
+            self._pool.submit(self._run_concurrent, job)
+        else:
+            self.queue.append(job)
+            if not self._inline:
+                self._pool.submit(self._drain_in_pool)
+
+    # Serial methods.
+
+    def _drain_in_pool(self) -> None:
+        self.enter()
+        self.drain()
+
+    def drain(self) -> None:
+        """Runs queued jobs if nobody else does; returns with the queue empty or taken."""
+        dispatcher = self._dispatcher
+        while self.queue and dispatcher.turn.acquire(False):
+            try:
+                self._drain_locked()
+            finally:
+                dispatcher.turn.release()
+
+    def _drain_locked(self) -> None:
+        queue = self.queue
+        touched: dict[Session, None] = {}
+        since = monotonic()
+        while queue:
+            job = queue.popleft()
+            packed, more = self._step(job)
+            if packed is not None:
+                job.session.put(packed)
+                touched[job.session] = None
+            if more and self._may_go_on(job):
+                queue.append(job)  # others have their turn between two items of a stream
+            del job, packed
+            if queue and monotonic() - since < _PATIENCE:
+                continue
+            for session in touched:
+                session.flush()
+            touched.clear()
+            since = monotonic()
+
+    # One call, in whatever thread.
+
+    def _run_concurrent(self, job: Job) -> None:
+        self.enter()
+        while True:
+            packed, more = self._step(job)
+            if packed is not None:
+                job.session.send(packed)
+            del packed
+            if not more or not self._may_go_on(job):
+                return
+
+    def _step(self, job: Job) -> tuple[Packed | None, bool]:
+        """Runs a call, or a stream up to its next item: what is to be sent, and is there more."""
+        token = current_call.set(job.call)
+        try:
+            if job.handler.stream:
+                return self._advance(job)
+            return self._reply(job), False
+        finally:
+            current_call.reset(token)
+
+    def _reply(self, job: Job) -> Packed:
+        try:
+            args, kwargs = self._arguments(job)
+            result = job.handler.method(*args, **kwargs)
+            del args, kwargs  # so that their segment is given back with the reply
+            packed = self._success(job, frames.REPLY, result)
+            self._dispatcher.count(error=False)
+            return packed
+        except BaseException as error:
+            return self._failed(job, error)
+        finally:
+            job.session.jobs.pop(job.id, None)
+
+    def _arguments(self, job: Job) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        call = job.call
+        payload, job.payload = job.payload, b""
+        if call.cancelled:
+            raise CallCancelled("cancelled before it began")
+        if call.deadline is not None and self._clock.time() >= call.deadline:
+            raise CallTimeout(f"{self._dispatcher.node} was busy until the call's deadline")
+        value = unpack(job.flags, payload, job.arguments_at, job.session.receiver)
+        return value if job.flags & frames.KEYWORDS else (value, {})
+
+    def _success(self, job: Job, kind: int, result: Any) -> Packed:
+        head = (kind, 0, 0, job.id, frames.FOREVER)
+        try:
+            return pack(head, b"", encode(result), job.session.sender)
+        except Exception as error:
+            raise TypeError(
+                f"{job.handler.name} returned {culprit(result)}, which cannot be sent: {error}"
+            ) from None
+
+    def _failed(self, job: Job, error: BaseException) -> Packed:
+        self._dispatcher.count(error=True)
+        trace = error.__traceback__
+        if trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next  # ours says nothing to the caller
+        text = "".join(traceback.format_exception(type(error), error, trace))
+        error.__traceback__ = None  # its frames hold the arguments
+        return failure(job.id, error, text)
+
+    # Streams.
+
+    def _advance(self, job: Job) -> tuple[Packed | None, bool]:
+        session = job.session
+        try:
+            if job.call.cancelled:
+                raise CallCancelled("the stream was closed")
+            if job.generator is None:
+                args, kwargs = self._arguments(job)
+                job.generator = iter(job.handler.method(*args, **kwargs))
+                del args, kwargs
+                with self._flow:
+                    job.credits += frames.WINDOW
+            item = next(job.generator)
+            return self._success(job, frames.ITEM, item), True
+        except StopIteration:
+            session.jobs.pop(job.id, None)
+            self._dispatcher.count(error=False)
+            return Packed(frames.header(0, frames.END, call=job.id)), False
+        except BaseException as error:
+            return self._end_stream(job, error), False
+
+    def _may_go_on(self, job: Job) -> bool:
+        """An item was sent. If the client has taken too few, the stream is parked."""
+        with self._flow:
+            job.credits -= 1
+            job.parked = job.credits <= 0 and not job.call.cancelled
+            return not job.parked
+
+    def _end_stream(self, job: Job, error: BaseException) -> Packed:
+        generator, job.generator = job.generator, None
+        job.session.jobs.pop(job.id, None)
+        try:
+            if generator is not None:
+                generator.close()
+        except BaseException as second:
+            error = second
+        return self._failed(job, error)
+
+    # Batched methods.
+
+    def _join_batch(self, job: Job, batcher: Batcher) -> None:
+        try:
+            args, kwargs = self._arguments(job)
+        except BaseException as error:
+            job.session.jobs.pop(job.id, None)
+            job.session.send(self._failed(job, error))
+            return
+        lead = partial(self._pool.submit, self._lead, batcher)
+        batcher.add(Place(args, kwargs, job.call, lead, partial(self._finish, job)))
+
+    def _lead(self, batcher: Batcher) -> None:
+        self.enter()
+        batcher.lead(self._dispatcher.take_turn, self._dispatcher.end_turn)
+
+    def _finish(self, job: Job, place: Place) -> None:
+        job.session.jobs.pop(job.id, None)
+        place.arguments = ((), {})
+        error = place.error
+        if error is None:
+            try:
+                packed = self._success(job, frames.REPLY, place.result)
+                self._dispatcher.count(error=False)
+            except BaseException as unsendable:
+                error = unsendable
+        job.session.send(packed if error is None else self._failed(job, error))

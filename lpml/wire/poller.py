@@ -1,0 +1,69 @@
+"""Waits for sockets: epoll, or poll where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import sys
+from typing import final
+
+
+@final
+class Poller:
+    """Level-triggered readiness of many descriptors, and a way to wake who waits."""
+
+    if sys.platform == "linux":
+        IN, OUT = select.EPOLLIN, select.EPOLLOUT
+    else:
+        IN, OUT = select.POLLIN, select.POLLOUT
+
+    def __init__(self) -> None:
+        if sys.platform == "linux":
+            self._poll = select.epoll()
+        else:
+            self._poll = select.poll()
+        self._waker, self._wake = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wake.setblocking(False)
+        self.register(self._waker.fileno())
+
+    def register(self, fd: int) -> None:
+        """Watches a descriptor for input."""
+        self._poll.register(fd, self.IN)
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Watches it for what `mask` says."""
+        self._poll.modify(fd, mask)
+        if sys.platform != "linux":
+            self.wake()  # poll() in another thread looks at the old list
+
+    def unregister(self, fd: int) -> None:
+        """Watches it no more."""
+        with contextlib.suppress(OSError, KeyError):
+            self._poll.unregister(fd)
+
+    def wait(self) -> list[tuple[int, int]]:
+        """`(descriptor, events)` that are ready; waits for the first. May be empty."""
+        try:
+            events = self._poll.poll()
+        except InterruptedError:
+            return []
+        waker = self._waker.fileno()
+        for event in events:
+            if event[0] == waker:
+                with contextlib.suppress(BlockingIOError):
+                    self._waker.recv(4096)
+                return [event for event in events if event[0] != waker]
+        return events
+
+    def wake(self) -> None:
+        """Makes `wait` return, now or the next time."""
+        with contextlib.suppress(OSError):
+            self._wake.send(b"x")
+
+    def close(self) -> None:
+        if sys.platform == "linux":
+            self._poll.close()
+        self._waker.close()
+        self._wake.close()
