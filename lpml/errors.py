@@ -20,7 +20,11 @@ A message says what was given, why it cannot be, and what to do, in at most five
 
 from __future__ import annotations
 
+import contextlib
+import types
 from collections.abc import Sequence
+
+_KEPT_ELSEWHERE = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
 class Error(Exception):
@@ -147,14 +151,31 @@ def _combine(original: type[BaseException]) -> type[RemoteError]:
 
 def remote_error(cause: BaseException, message: str, traceback: str) -> RemoteError:
     """The exception that a caller sees when a method of another node raised `cause`."""
-    cls = _dual_class(type(cause))
-    error = cls.__new__(cls, *cause.args)
-    error.args = cause.args
-    error.__dict__.update(cause.__dict__)
+    error = _blank(_dual_class(type(cause)), cause.args)
+    _copy_state(cause, error)
     error.cause = cause
     error.message = message
     error.__cause__ = RemoteTraceback(traceback) if traceback else None
     return error
+
+
+def _blank(cls: type[RemoteError], args: tuple[object, ...]) -> RemoteError:
+    """An instance whose `__init__` was not called: only the original's own could be, with what?"""
+    for make in (cls.__new__, Exception.__new__):  # the second for MemoryError
+        with contextlib.suppress(TypeError):
+            return make(cls, *args)
+    return RemoteError.__new__(RemoteError)
+
+
+def _copy_state(source: BaseException, target: BaseException) -> None:
+    """Attributes of `source`, those too that builtin exceptions and slots keep elsewhere."""
+    target.args = source.args
+    target.__dict__.update(source.__dict__)
+    for cls in type(source).__mro__:
+        for name, kept in vars(cls).items():
+            if isinstance(kept, _KEPT_ELSEWHERE) and not name.startswith("__"):
+                with contextlib.suppress(AttributeError, TypeError):
+                    setattr(target, name, getattr(source, name))
 
 
 def closest(name: str, names: Sequence[str]) -> str:

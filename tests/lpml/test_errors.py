@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import subprocess
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 import lpml
@@ -77,6 +81,35 @@ def test_a_remote_error_is_also_what_was_raised() -> None:
 def test_what_another_node_raised_is_caught_by_its_class() -> None:
     with pytest.raises(KeyError, match="a called b"):
         raise errors.remote_error(KeyError("k"), "a called b", "")
+
+
+def raised(function: Callable[[], object]) -> BaseException:
+    with pytest.raises(BaseException) as info:
+        function()
+    return info.value
+
+
+@pytest.mark.parametrize(
+    ("error", "attribute"),
+    [
+        (raised(lambda: open("/no/such/file")), "filename"),
+        (raised(lambda: b"\xff".decode()), "start"),
+        (raised(lambda: json.loads("{")), "lineno"),
+        (raised(lambda: __import__("no_such_module")), "name"),
+        (raised(lambda: np.zeros(2**62)), "args"),
+        (MemoryError("all of it"), "args"),
+        (StopIteration(3), "value"),
+        (SyntaxError("bad", ("file", 1, 2, "text")), "lineno"),
+        (subprocess.CalledProcessError(1, ["a"]), "returncode"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
+)
+def test_what_an_exception_knows_arrives(error: BaseException, attribute: str) -> None:
+    sent = errors.remote_error(error, "a called b", "")
+    assert isinstance(sent, type(error))
+    assert getattr(sent, attribute) == getattr(error, attribute)
+    again = pickle.loads(pickle.dumps(sent))
+    assert getattr(again, attribute) == getattr(error, attribute)
 
 
 def test_a_remote_error_is_wrapped_once() -> None:
