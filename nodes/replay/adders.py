@@ -43,7 +43,7 @@ class _Cut(NamedTuple):
 
     lane: int
     held: int
-    count: int
+    rows: int
     keep: int
     windows: list[tuple[Ints, Ints]]  # per table: places from the first held row, and lengths
 
@@ -241,19 +241,21 @@ class Adder:
                 start = begin = place
             starts, lengths, start = cut.cut(start, total, start == begin, False)
             parts.append((starts, lengths))
-            windows.append((
-                np.concatenate([part[0] for part in parts]),
-                np.concatenate([part[1] for part in parts]),
-            ))
+            windows.append(
+                (
+                    np.concatenate([part[0] for part in parts]),
+                    np.concatenate([part[1] for part in parts]),
+                )
+            )
             lane.starts[table] = start
             kept = min(kept, start)
         lane.begin = begin
         return _Cut(number, lane.held, lane.length, total - kept, windows)
 
     def _make_insert(self, cuts: list[_Cut]) -> Insert:
-        rows = [(cut.lane, slice(0, cut.count)) for cut in cuts]
+        rows = [(cut.lane, slice(0, cut.rows)) for cut in cuts]
         columns = [np.concatenate([buffer[place] for place in rows]) for buffer in self._buffers]
-        bases = np.cumsum([0, *(cut.held + cut.count for cut in cuts)]).tolist()
+        bases = np.cumsum([0, *(cut.held + cut.rows for cut in cuts)]).tolist()
         items = {}
         for table, name in enumerate(self._cuts):
             starts = [cut.windows[table][0] + base for cut, base in zip(cuts, bases, strict=False)]
@@ -267,7 +269,7 @@ class Adder:
             number=self._number,
             steps=self._signature.unflatten(columns),
             lanes=np.array([cut.lane for cut in cuts], np.int64),
-            counts=np.array([cut.count for cut in cuts], np.int64),
+            counts=np.array([cut.rows for cut in cuts], np.int64),
             held=np.array([cut.held for cut in cuts], np.int64),
             keep=np.array([cut.keep for cut in cuts], np.int64),
             items=items,
@@ -278,7 +280,7 @@ class Adder:
         if lane.open:
             for buffer in self._buffers[: self._split]:
                 buffer[number, 0] = buffer[number, lane.length]
-        shift = cut.held + cut.count - cut.keep
+        shift = cut.held + cut.rows - cut.keep
         lane.starts = [start - shift for start in lane.starts]
         lane.begin -= shift
         lane.held = cut.keep
@@ -292,10 +294,10 @@ class Adder:
         lost = np.cumsum(insert.held)
         items = {}
         for name, (starts, lengths, priorities) in insert.items.items():
-            lane = np.searchsorted(ends, starts, "right")
-            stays = starts - (ends - sizes)[lane] >= insert.held[lane]
+            of = np.searchsorted(ends, starts, "right")  # the lane of each item
+            stays = starts - (ends - sizes)[of] >= insert.held[of]
             items[name] = Items(
-                (starts - lost[lane])[stays],
+                (starts - lost[of])[stays],
                 lengths[stays],
                 None if priorities is None else priorities[stays],
             )

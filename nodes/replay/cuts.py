@@ -58,8 +58,8 @@ class CutSequences(AbstractCut):
       length: steps of a window; to learn from the value of the observation after T steps, T + 1.
       period: steps from one window to the next; less than `length` makes them overlap.
         `None` = `length - 1`: each begins with the last step of the one before.
-      pad: whether the end of an episode is a shorter window, if it has an action that the window
-        before it has not; else that end is not kept.
+      pad: whether the end of an episode is a shorter window, if it has a step that the window
+        before it has not (more than the last observation alone); else that end is not kept.
     """
 
     length: int
@@ -77,7 +77,7 @@ class CutSequences(AbstractCut):
         following = start + period * len(starts)
         overlap = self.length - period
         new = following if first and not len(starts) else max(following, following + overlap)
-        if ended and self.pad and new < end - 1:
+        if ended and self.pad and new < end and following < end - 1:
             starts = np.append(starts, following)
             lengths = np.append(lengths, end - following)
         return starts, lengths, following

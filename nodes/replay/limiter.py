@@ -44,17 +44,19 @@ class AbstractLimiter(ABC):
     def faults(self, max_size: int, max_times_sampled: int | None) -> list[str]:
         """Why a table of this size could never satisfy the limiter; empty if it can."""
         bounds = self.bounds
+        times = math.inf if max_times_sampled is None else max_times_sampled
         if bounds.min_size > max_size:
-            return [
+            fault = (
                 f"{self} waits for {bounds.min_size} items, the table holds at most {max_size}; "
                 "lower the one or raise the other"
-            ]
-        if not math.isinf(bounds.max_diff) and max_times_sampled is not None:
-            if max_times_sampled < bounds.samples_per_insert:
-                return [
-                    f"{self} asks for {bounds.samples_per_insert:g} samples of each item, "
-                    f"max_times_sampled is {max_times_sampled}; lower the one or raise the other"
-                ]
+            )
+            return [fault]
+        if not math.isinf(bounds.max_diff) and times < bounds.samples_per_insert:
+            fault = (
+                f"{self} asks for {bounds.samples_per_insert:g} samples of each item, "
+                f"max_times_sampled is {max_times_sampled}; lower the one or raise the other"
+            )
+            return [fault]
         return []
 
 
@@ -140,10 +142,11 @@ class Queue(AbstractLimiter):
 
     def faults(self, max_size: int, max_times_sampled: int | None) -> list[str]:
         if self.size > max_size:
-            return [
+            fault = (
                 f"{self} lets {self.size} items wait, the table holds at most {max_size}; "
                 "lower the one or raise the other"
-            ]
+            )
+            return [fault]
         if max_times_sampled != 1:
             return [f"{self} needs max_times_sampled=1, not {max_times_sampled}"]
         return []

@@ -184,8 +184,17 @@ class Replay:
             for one, (name, items), priorities in zip(
                 served, insert.items.items(), checked, strict=True
             ):
-                if not self._admit(one, name, items.starts, items.lengths, priorities, record,
-                                   insert.number, end, caller):
+                if not self._admit(
+                    one,
+                    name,
+                    items.starts,
+                    items.lengths,
+                    priorities,
+                    record,
+                    insert.number,
+                    end,
+                    caller,
+                ):
                     return
             streams.finish(record, insert)
             self._wake()

@@ -125,11 +125,13 @@ class StepStore:
         rows = self.windows(starts, lengths, size)
         if int(lengths.min(initial=size)) == size:
             return rows.ravel()
-        return rows[np.arange(size)[:, None] < lengths]
+        whole: Ints = rows[np.arange(size)[:, None] < lengths]
+        return whole
 
     def advance(self, starts: Ints, offsets: Ints) -> Ints:
         """The rows that lie `offsets` steps after `starts`."""
-        rows, left = starts.copy(), offsets.copy()
+        rows: Ints = starts.copy()
+        left: Ints = offsets.copy()
         while True:
             jump = np.minimum(self._run[rows], left)
             rows += jump

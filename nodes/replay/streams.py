@@ -170,9 +170,8 @@ class Streams:
             last = items.starts + items.lengths - 1
             if len(last) and (items.starts.min() < 0 or last.max() >= ends[-1]):
                 raise UsageError(f"insert: an item of table {name!r} lies outside of its steps")
-            if len(ends) > 1 and (
-                np.searchsorted(ends, items.starts, "right") != np.searchsorted(ends, last, "right")
-            ).any():
+            lanes = np.searchsorted(ends, items.starts, "right")
+            if (lanes != np.searchsorted(ends, last, "right")).any():
                 raise UsageError(f"insert: an item of table {name!r} spans two lanes")
 
     def _tail(self, record: WriterRecord, lane: int, held: int) -> Ints:

@@ -74,7 +74,8 @@ class SumTree:
             before = inner.reshape(-1).take(np.arange(-1, inner.size - 1, _FAN) + child)
             points = points - np.where(child > 0, before, 0.0)
             block = block * _FAN + child
-        return block
+        found: Ints = block
+        return found
 
     def weights(self) -> Floats:
         """All weights, a copy."""

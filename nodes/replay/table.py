@@ -13,10 +13,10 @@ import numpy as np
 from lpml.errors import UsageError
 from lpml.nodes.replay.limiter import AbstractLimiter, MinSize, RateLimiter
 from lpml.nodes.replay.order import InsertionOrder
-from lpml.nodes.replay.removers import AbstractRemover, Oldest
 from lpml.nodes.replay.random import restore_generator, save_generator
+from lpml.nodes.replay.removers import AbstractRemover, Oldest
 from lpml.nodes.replay.samplers import AbstractSampler, Drawn, Slices, Uniform
-from lpml.nodes.replay.signature import Bools, Floats, Ints, Signature, signature_of
+from lpml.nodes.replay.signature import Bools, Floats, Ints, signature_of
 from lpml.nodes.replay.steps import StepStore, distinct
 from lpml.nodes.replay.views import AbstractView, Sequences, Steps
 
@@ -195,7 +195,7 @@ class Table:
           UsageError: a priority or a length is out of range.
         """
         name = self.config.name
-        if len(lengths) and not (1 <= lengths.min() and lengths.max() <= self._longest()):
+        if len(lengths) and not (lengths.min() > 0 and lengths.max() <= self._longest()):
             raise UsageError(
                 f"table {name!r}: an item has {lengths.min()} to {lengths.max()} steps, its view "
                 f"{self.config.view} takes 1 to {self._longest()}"

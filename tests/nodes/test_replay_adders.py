@@ -1,0 +1,238 @@
+"""Adders: episodes in, transitions and sequences out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lpml
+from lpml.nodes.replay import (
+    Adder,
+    CutSequences,
+    CutTransitions,
+    Fifo,
+    Prioritised,
+    Queue,
+    Replay,
+    ReplayTimeout,
+    Sequences,
+    Step,
+    TableConfig,
+    Transitions,
+)
+from lpml.nodes.replay.table import Table
+
+STEP = Step(
+    {"pixels": np.zeros(2, np.float32), "t": np.int32(0)}, np.int32(0), np.float32(0), np.float32(0)
+)
+
+
+def observe(t: float) -> dict[str, Any]:
+    return {"pixels": np.array([t, -t], np.float32), "t": np.int32(t)}
+
+
+def make(view: Any, max_size: int = 1000, **changes: Any) -> Replay:
+    return Replay([TableConfig("t", STEP, max_size, view, **changes)])
+
+
+def everything(replay: Replay) -> Any:
+    """All items of table t, oldest first."""
+    table: Table = replay._tables["t"].table
+    slots = table._order.all()
+    return table.config.view.gather(table.store, table._starts[slots], table._lengths[slots])
+
+
+def play(adder: Adder, lengths: list[int], cut_off: bool = False) -> list[list[float]]:
+    """Episodes whose observations and rewards count up; returns the observations of each."""
+    time, episodes = 0, []
+    for length in lengths:
+        adder.first(observe(time))
+        episodes.append([float(time)])
+        for step in range(length):
+            time += 1
+            last = step == length - 1
+            discount = 0.0 if last and not cut_off else 1.0
+            adder.add(time % 5, float(time), discount, observe(time), last=last)
+            episodes[-1].append(float(time))
+        time += 1
+    return episodes
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    st.integers(1, 4),
+    st.integers(1, 20),
+    st.booleans(),
+)
+def test_n_step_transitions_are_those_of_the_definition(
+    lengths: list[int], n: int, every: int, cut_off: bool
+) -> None:
+    replay = make(Transitions(n, 0.5))
+    adder = Adder(replay, {"t": CutTransitions(n)}, steps_per_insert=every)
+    episodes = play(adder, lengths, cut_off)
+    adder.close()
+    got = everything(replay)
+    row = 0
+    for episode in episodes:
+        for t in range(len(episode) - 1):
+            end = min(t + n, len(episode) - 1)
+            rewards = episode[t + 1 : end + 1]
+            ended = end == len(episode) - 1 and not cut_off
+            assert got.observation["pixels"][row].tolist() == [episode[t], -episode[t]]
+            assert got.next_observation["t"][row] == episode[end]
+            assert got.action[row] == episode[t + 1] % 5
+            assert got.reward[row] == pytest.approx(
+                sum(0.5**i * reward for i, reward in enumerate(rewards))
+            )
+            assert got.discount[row] == (0.0 if ended else 0.5 ** (end - t))
+            row += 1
+    assert row == len(got.reward)
+    statistics = replay.statistics()
+    assert statistics.steps == sum(len(episode) for episode in episodes)  # each stored once
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(2, 5), st.integers(1, 20))
+def test_overlapping_sequences_share_their_steps(
+    lengths: list[int], length: int, every: int
+) -> None:
+    replay = make(Sequences(length))
+    adder = Adder(replay, {"t": CutSequences(length)}, steps_per_insert=every)
+    episodes = play(adder, lengths)
+    adder.close()
+    got = everything(replay)
+    expected = []
+    for episode in episodes:
+        start = 0
+        while start < len(episode) - 1:
+            expected.append(episode[start : start + length])
+            start += length - 1
+    rows = [t[m].tolist() for t, m in zip(got.steps.observation["t"], got.mask, strict=True)]
+    assert rows == expected
+    assert replay.statistics().steps == sum(len(episode) for episode in episodes)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), max_size=30), st.integers(1, 30))
+def test_many_environments_are_as_many_single_ones(ends: list[list[bool]], every: int) -> None:
+    together = make(Transitions(2))
+    alone = make(Transitions(2))
+    adder = Adder(together, {"t": CutTransitions(2)}, num_envs=3, steps_per_insert=every)
+    singles = [Adder(alone, {"t": CutTransitions(2)}, steps_per_insert=every) for _ in range(3)]
+
+    def observations(time: int) -> dict[str, Any]:
+        rows = [observe(100 * env + time) for env in range(3)]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    adder.first(observations(0))
+    for env, single in enumerate(singles):
+        single.first(observe(100 * env))
+    for time, last in enumerate(ends, 1):
+        rewards = np.arange(3, dtype=np.float32) + time
+        adder.add(np.arange(3), rewards, np.ones(3), observations(time), last=np.array(last))
+        if any(last):
+            adder.first(observations(time), envs=np.array(last))
+        for env, single in enumerate(singles):
+            now = observe(100 * env + time)
+            single.add(env, float(rewards[env]), 1.0, now, last=last[env])
+            if last[env]:
+                single.first(now)
+    for one in (adder, *singles):
+        one.close()
+
+    def rows(replay: Replay) -> list[Any]:
+        got = everything(replay)
+        columns = (got.observation["t"], got.action, got.reward, got.discount)
+        return sorted(zip(*(column.tolist() for column in columns), strict=True))
+
+    assert rows(together) == rows(alone)
+    assert together.statistics().steps == alone.statistics().steps
+
+
+def test_one_adder_feeds_several_tables_with_one_copy() -> None:
+    replay = Replay(
+        [
+            TableConfig("n", STEP, 100, Transitions(3)),
+            TableConfig("s", STEP, 100, Sequences(4), sampler=Prioritised()),
+        ]
+    )
+    adder = Adder(
+        replay, {"n": CutTransitions(3), "s": CutSequences(4, period=2)}, steps_per_insert=5
+    )
+    play(adder, [11, 3])
+    adder.close()
+    statistics = replay.statistics()
+    assert statistics.steps == 16
+    assert (statistics.tables["n"].size, statistics.tables["s"].size) == (14, 6)
+
+
+@pytest.mark.parametrize("cut", [CutTransitions(3), CutSequences(4, period=2)])
+def test_an_adder_goes_on_when_the_replay_was_restarted(cut: Any) -> None:
+    view = Transitions(3) if isinstance(cut, CutTransitions) else Sequences(4)
+    replay = make(view)
+    adder = Adder(replay, {"t": cut}, steps_per_insert=5)
+    adder.first(observe(0))
+    for time in range(1, 24):
+        if time == 12:
+            replay.restore(make(view).save())  # all is forgotten
+        adder.add(0, 1.0, 1.0, observe(time), last=time == 23)
+    adder.close()
+    got = everything(replay)
+    if isinstance(cut, CutTransitions):
+        assert (got.next_observation["t"][:-3] - got.observation["t"][:-3] == 3).all()
+        assert got.observation["t"].tolist() == list(range(10, 23))
+    else:
+        firsts = got.steps.observation["t"][:, 0]
+        assert firsts[0] >= 10
+        assert (np.diff(firsts) == 2).all()
+
+
+def test_a_full_queue_holds_an_adder_back_and_loses_nothing() -> None:
+    replay = make(Transitions(1), 4, limiter=Queue(4), sampler=Fifo(), max_times_sampled=1)
+    adder = Adder(replay, {"t": CutTransitions()}, steps_per_insert=6, timeout=0.0)
+    adder.first(observe(0))
+    for time in range(1, 6):
+        adder.add(0, 1.0, 1.0, observe(time))
+    with pytest.raises(ReplayTimeout, match="inserts are 4 samples ahead, 4 allowed"):
+        adder.add(0, 1.0, 1.0, observe(6))
+    got = replay.sample("t", 4).data.observation["t"].tolist()
+    for time in range(7, 10):
+        adder.add(0, 1.0, 1.0, observe(time), last=time == 9)
+    with pytest.raises(ReplayTimeout):
+        adder.flush()
+    got += replay.sample("t", 4).data.observation["t"].tolist()
+    adder.close()
+    got += replay.sample("t", 1).data.observation["t"].tolist()
+    assert got == list(range(9))
+
+
+def test_new_items_have_the_highest_priority_unless_told() -> None:
+    replay = make(Transitions(1), sampler=Prioritised())
+    adder = Adder(replay, {"t": CutTransitions()}, priority=0.25)
+    play(adder, [3])
+    adder.flush()
+    replay.update_priorities("t", replay.sample("t", 9).info.keys, np.full(9, 7.0))
+    other = Adder(replay, {"t": CutTransitions()})
+    play(other, [3])
+    other.close()
+    priorities = set(replay.sample("t", 200).info.priorities.tolist())
+    assert priorities in ({7.0}, {0.25, 7.0})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: a.first(np.zeros(2)), "observation"),
+        (lambda a: a.first({"pixels": np.zeros(3, np.float32), "t": 0}), r"observation/pixels'"),
+        (lambda a: a.add(0, 1.0, 1.0, observe(1)), "call first"),
+        (lambda a: (a.first(observe(0)), a.first(observe(0))), "has not ended"),
+        (lambda a: (a.first(observe(0)), a.add(0.5, 1.0, 1.0, observe(1))), "'action' is float64"),
+        (lambda a: (a.first(observe(0)), a.add(0, [1.0], 1.0, observe(1))), r"'reward' .*\[1\]"),
+    ],
+)
+def test_what_does_not_fit_names_the_field(call: Any, message: str) -> None:
+    adder = Adder(make(Transitions(1)), {"t": CutTransitions()})
+    with pytest.raises(lpml.UsageError, match=message):
+        call(adder)
