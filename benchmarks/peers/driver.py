@@ -1,9 +1,9 @@
 """What one transport is asked to do, and how long it takes: the same loops for every peer.
 
 Runs inside a peer's own environment, so it imports nothing but the standard library and numpy. The
-benchmark starts `python X_peer.py`, writes one JSON object a line (`{"do": "echo", "count": 1000}`) and reads
-one back. Each measurement is made in freshly forked clients, so that no transport's threads are
-forked along.
+benchmark starts `python X_peer.py`, writes one JSON object a line (`{"do": "echo", "count": 99}`)
+and reads one back. Each measurement is made in freshly forked clients, so that no transport's
+threads are forked along, and with a server of its own, so that nothing else runs meanwhile.
 """
 
 from __future__ import annotations
@@ -149,16 +149,16 @@ def main(peer: Peer) -> None:
     if len(sys.argv) > 1:
         peer.serve(sys.argv[1], busy=sys.argv[2] == "busy")
     else:
-        serve_commands(lambda command: measure(peer, **command))
+        serve_commands(lambda **command: measure(peer, **command))
 
 
-def serve_commands(measure: Callable[[dict[str, Any]], dict[str, float]]) -> None:
+def serve_commands(measure: Callable[..., dict[str, float]]) -> None:
     """Reads commands until the input ends; answers each with `{"ok": ...}` or `{"error": ...}`."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a transport prints must not look like a reply
     for line in sys.stdin:
         try:
-            answer: dict[str, Any] = {"ok": measure(json.loads(line))}
+            answer: dict[str, Any] = {"ok": measure(**json.loads(line))}
         except Exception:
             answer = {"error": traceback.format_exc(limit=3)}
         print(json.dumps(answer), file=replies, flush=True)
@@ -171,7 +171,8 @@ def served(peer: Peer, busy: bool) -> Iterator[str]:
         address = peer.new_address(folder)
         command = [sys.executable, sys.argv[0], address, "busy" if busy else "idle"]
         server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert server.stdin is not None and server.stdout is not None
+        assert server.stdin is not None
+        assert server.stdout is not None
         try:
             yield server.stdout.readline().strip()
         finally:

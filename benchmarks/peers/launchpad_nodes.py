@@ -2,7 +2,7 @@
 
     launchpad_nodes.py N IDLE    prints one JSON object: seconds, cpu_seconds, pss_bytes
 
-`IDLE` seconds pass after the last answer before the memory of the nodes is measured; 0 measures none.
+`IDLE` seconds pass between the last answer and the measuring of memory; 0 measures none.
 """
 
 from __future__ import annotations
