@@ -108,24 +108,26 @@ def rows(status: RunStatus, speeds: Speeds, limit: int | None = None) -> list[Ro
 
 
 def _row(node: NodeStatus, speeds: Speeds) -> Row:
+    runs = node.state == "running"  # else speed and time left are of no use
     return Row(
         name=node.name,
         state=node.state,
-        calls=speeds.calls(node.name),
+        calls=speeds.calls(node.name) if runs else None,
         metrics=node.metrics,
         progress=node.progress,
-        eta=speeds.eta(node),
+        eta=speeds.eta(node) if runs else None,
         detail=node.detail,
     )
 
 
 def _fold(group: str, nodes: Sequence[NodeStatus], speeds: Speeds) -> Row:
     states = Counter(node.state for node in nodes)
-    rates = [rate for node in nodes if (rate := speeds.calls(node.name)) is not None]
+    running = [_row(node, speeds) for node in nodes if node.state == "running"]
+    rates = [row.calls for row in running if row.calls is not None]
+    etas = [row.eta for row in running if row.eta is not None]
     works = [node.progress for node in nodes if node.progress is not None]
     totals = [total for _, total in works if total is not None]
     known = len(totals) == len(works)
-    etas = [eta for node in nodes if (eta := speeds.eta(node)) is not None]
     names = dict.fromkeys(name for node in nodes for name in node.metrics)
     return Row(
         name=f"{group} × {len(nodes)}",
