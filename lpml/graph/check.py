@@ -74,23 +74,27 @@ def payload(declared: Declared) -> Pickled:
     try:
         return pickling.dumps(value)
     except GraphError as error:
-        faults = [one for one in _faults_and_edges(declared) if isinstance(one, str)]
+        faults = [one for one in _faults_and_edges(declared, {}) if isinstance(one, str)]
         raise GraphError(*(faults or error.faults)) from error.__cause__
 
 
 def examine(program: Program) -> Findings:
-    """Faults, warnings and edges in one pass; pickles nothing twice."""
+    """Faults, warnings and edges in one pass. What many nodes are given is looked through once."""
     found: list[str | Edge] = []
+    seen: _Seen = {}
     if not program.nodes:
         found.append(f"program {program.name!r} has no nodes; add one with add_node")
     for declared in program.nodes:
-        found += _faults_and_edges(declared)
+        found += _faults_and_edges(declared, seen)
     known = tuple(dict.fromkeys(one for one in found if isinstance(one, Edge)))
     faults = tuple(one for one in found if isinstance(one, str))
     return Findings(faults, () if faults else _warnings(program, known), known)
 
 
-def _faults_and_edges(declared: Declared) -> Iterator[str | Edge]:
+_Seen = dict[int, tuple[Origin, ...]]  # {id of a value: the handles in it}; values are kept alive
+
+
+def _faults_and_edges(declared: Declared, seen: _Seen) -> Iterator[str | Edge]:
     node = declared.node
     if not node.configured:
         yield not_configured(node._origin)
@@ -98,12 +102,13 @@ def _faults_and_edges(declared: Declared) -> Iterator[str | Edge]:
     misfits = argument_faults(declared.name, node.service, node.args, node.kwargs)
     yield from misfits
     for label, value in _parts(declared):
-        try:
-            origins = pickling.scan(value)
-        except Exception as error:
-            yield f"{declared.name}: {find_culprit(label, value, error)}"
-            continue
-        for origin in origins:
+        if id(value) not in seen:
+            try:
+                seen[id(value)] = pickling.scan(value)
+            except Exception as error:
+                yield f"{declared.name}: {find_culprit(label, value, error)}"
+                continue
+        for origin in seen[id(value)]:
             yield _edge(declared, label.partition("[")[0], origin)
 
 

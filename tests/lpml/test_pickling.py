@@ -210,7 +210,7 @@ def uses_global_inside() -> object:
         ([Refusing()], "value[0] cannot"),
         (OrderedDict(a=LOCK), "value['a'] cannot"),
         (np.array([None, LOCK], dtype=object), "value"),
-        (iter(lambda: 0, 1), "value cannot"),
+        ((number for number in range(3)), "value cannot"),
     ],
 )
 def test_what_cannot_be_pickled_is_named_with_the_path_to_it(value: object, path: str) -> None:
