@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Protocol, final
 
 from lpml.errors import GraphError
-from lpml.graph.handle import Origin, is_handle, origin_of
+from lpml.graph.handle import Handle, Origin, origin_of
 
 
 @final
@@ -90,9 +92,10 @@ def _pickler_class() -> Any:
 
     class GraphPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
         origins: dict[Origin, None]
+        dispatch_table = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
 
-        def persistent_id(self, value: object) -> str | None:
-            if not is_handle(value):
+        def persistent_id(self, value: object) -> str | None:  # called for every object there is
+            if type(value) is not Handle:
                 return None
             origin = origin_of(value)
             if origin.name is None:
@@ -101,6 +104,14 @@ def _pickler_class() -> Any:
             return origin.name
 
     return GraphPickler
+
+
+def _reduce_code(code: CodeType) -> tuple[Any, ...]:
+    """As cloudpickle does, but with the file's name, so that tracebacks show source lines."""
+    import cloudpickle
+
+    make, args = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
 
 
 @final
