@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def raised(function: Callable[[], object]) -> BaseException:
 @pytest.mark.parametrize(
     ("error", "attribute"),
     [
-        (raised(lambda: open("/no/such/file")), "filename"),
+        (raised(Path("/no/such/file").read_text), "filename"),
         (raised(lambda: b"\xff".decode()), "start"),
         (raised(lambda: json.loads("{")), "lineno"),
         (raised(lambda: __import__("no_such_module")), "name"),
