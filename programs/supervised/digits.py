@@ -46,8 +46,10 @@ class Examples:
 def load() -> tuple[Examples, Examples]:
     """The training and the test set, always split the same way (a quarter for the test)."""
     images, labels = load_digits(return_X_y=True)
-    split = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
-    train_images, test_images, train_labels, test_labels = split
+    train_images, test_images, train_labels, test_labels = map(
+        np.asarray,  # which they are already, but the type checkers cannot know
+        train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0),
+    )
     mean = train_images.mean(axis=0)
 
     def examples(images: Array, labels: Array) -> Examples:

@@ -30,7 +30,7 @@ def test_a_guest_is_greeted_by_a_plain_greeter(capsys: pytest.CaptureFixture[str
 def test_hello_greets_and_ends(launch: str, runs: Path) -> None:
     with running(hello.program(greeting="Hi", guests=2, times=3), launch, directory=runs) as run:
         assert run.wait(30).state == "finished"
-        logs = sorted((runs / "logs").glob("guest-*.log"))
+        logs = sorted((run.folder.path / "logs").glob("guest-*.log"))
         assert [len(log.read_text().splitlines()) for log in logs] == [3, 3]
 
 
@@ -40,7 +40,7 @@ def train(launch: str, runs: Path, **flags: Any) -> dict[str, float]:
         outcome = run.wait(90)
     assert outcome.state == "finished"
     assert outcome.reason.startswith("test accuracy ")
-    lines = (runs / "metrics" / "evaluator-0.jsonl").read_text().splitlines()
+    lines = (run.folder.path / "metrics" / "evaluator-0.jsonl").read_text().splitlines()
     row: dict[str, float] = json.loads(lines[-1])
     return row
 
@@ -75,8 +75,8 @@ def test_digits_reach_97_percent_on_processes(mode: str, seed: int, runs: Path) 
 @pytest.mark.slow
 def test_a_slow_worker_delays_the_synchronous_but_not_with_a_backup(runs: Path) -> None:
     flags = {"mode": "synchronous", "num_workers": 3, "updates": 60, "slow_worker": 0.2}
-    alone = train("local_mp", runs / "alone", **flags)
-    backed = train("local_mp", runs / "backed", backup_workers=1, **flags)
+    alone = train("local_mp", runs, **flags)
+    backed = train("local_mp", runs, backup_workers=1, **flags)
     assert alone["updates_per_second"] <= 5
     assert backed["updates_per_second"] >= 3 * alone["updates_per_second"]
 
