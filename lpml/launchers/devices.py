@@ -98,7 +98,7 @@ class _Full(Exception):
 
 def place(needs: Mapping[str, Resources], machine: Machine) -> dict[str, tuple[str, ...]]:
     """Which accelerators each node sees: whole ones first, fractions packed on as few as fit."""
-    free = {gpu: 1.0 for gpu in machine.gpus}  # {id: share left}
+    free = dict.fromkeys(machine.gpus, 1.0)  # {id: share left}
     placed: dict[str, tuple[str, ...]] = {}
     for name in sorted(needs, key=lambda name: -needs[name].gpu):
         need = needs[name].gpu
@@ -161,7 +161,7 @@ def apply(before: Mapping[str, str], count: int) -> None:
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # a fork copies the state, so all would draw the same
         if count > 1:
-            import threadpoolctl
+            import threadpoolctl  # type: ignore[import-untyped]  # it ships no types
 
             threadpoolctl.threadpool_limits(count)
     if "jax" in sys.modules:

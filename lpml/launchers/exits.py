@@ -8,6 +8,7 @@ import traceback
 from lpml.errors import (
     CallCancelled,
     CallTimeout,
+    Error,
     NodeUnavailable,
     ProgramStopped,
     RemoteError,
@@ -85,7 +86,8 @@ def in_one_line(error: BaseException) -> str:
         text = str(error)
     except Exception:
         text = "(its text cannot be had)"
-    first = text.strip().splitlines()[0] if text.strip() else ""
+    lines = text.strip().splitlines() or [""]
+    first = " ".join(lines) if isinstance(error, Error) else lines[0]
     name = type(error).__name__
     line = f"{name}: {first}" if first else name
     return line if len(line) <= 300 else line[:297] + "..."

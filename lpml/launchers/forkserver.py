@@ -24,8 +24,11 @@ from typing import Any, final
 from lpml.launchers import pipes, system
 
 FORK_SAFE = frozenset(
-    "cloudpickle numpy scipy sklearn pandas jax jaxlib haiku optax chex flax rlax distrax "
-    "ml_dtypes opt_einsum absl tree dm_env gymnasium jmp lpml".split()
+    {
+        *("cloudpickle", "numpy", "scipy", "sklearn", "pandas", "jax", "jaxlib", "haiku", "optax"),
+        *("chex", "flax", "rlax", "distrax", "jmp", "ml_dtypes", "opt_einsum", "absl", "tree"),
+        *("dm_env", "gymnasium", "lpml"),
+    }
 )
 """Packages that can be imported before a fork: they start no thread and open no device."""
 
@@ -90,9 +93,9 @@ class ForkServer:
     def serve(self) -> Any:
         """Serves until the end. In a forked node, returns what the node has to run."""
         _preload(list(_ALWAYS))
-        watched = [self._control, self._wake]
+        watched: list[Any] = [self._control, self._wake]
         if self._launcher_fd >= 0:
-            watched.append(self._launcher_fd)  # type: ignore[arg-type]  # descriptors do too
+            watched.append(self._launcher_fd)
         limit = None if self._launcher_fd >= 0 else 1.0
         with contextlib.suppress(_Closed):
             while True:

@@ -31,6 +31,7 @@ class Door:
         self._changed = context.clock.condition()
         self._service: Any = None
         self._closed = False
+        self.methods: dict[str, Callable[..., Any]] = {}  # while the door is open
         self.dispatcher = wire.Dispatcher(_StandIn(self, interface), interface, context, node)
 
     @property
@@ -43,24 +44,26 @@ class Door:
         return wire.local(self.dispatcher, caller=caller)
 
     def open(self, service: Any) -> wire.Dispatcher:
-        """From now on calls reach `service`, without a detour through this object."""
-        for name, handler in self.dispatcher.handlers.items():
-            handler.method = getattr(service, name)
+        """From now on calls reach `service`."""
+        methods = {
+            name: _served(service, name, handler.spec)
+            for name, handler in self.dispatcher.handlers.items()
+        }
         with self._changed:
             self._service = service
+            self.methods.update(methods)
             self._changed.notify_all()
         return self.dispatcher
 
     def close(self) -> None:
         """From now on calls raise NodeUnavailable, waiting ones too."""
-        for name, handler in self.dispatcher.handlers.items():
-            handler.method = _waiting_method(self, name, handler.spec)
         with self._changed:
             self._closed = True
+            self.methods.clear()
             self._changed.notify_all()
 
-    def wait(self) -> Any:
-        """The service, once it is there.
+    def wait(self, name: str) -> Callable[..., Any]:
+        """The method `name`, once it is there.
 
         Raises:
           NodeUnavailable: it will never be, or is no more.
@@ -69,7 +72,7 @@ class Door:
             self._changed.wait_for(lambda: self._closed or self._service is not None)
             if self._closed:
                 raise NodeUnavailable(f"{self._node} has ended, or its constructor failed")
-            return self._service
+            return self.methods[name]
 
 
 @final
@@ -77,16 +80,23 @@ class _StandIn:
     """Has the methods of a service that is not built yet."""
 
     def __init__(self, door: Door, interface: Interface) -> None:
-        for name, spec in interface.methods.items():
-            setattr(self, name, _waiting_method(door, name, spec))
+        for name in interface.methods:
+            setattr(self, name, _waiting_method(door, name))
 
 
-def _waiting_method(door: Door, name: str, spec: MethodSpec) -> Callable[..., Any]:
-    def wait_and_call(*args: Any, **kwargs: Any) -> Any:
-        service = door.wait()
-        method = getattr(service, name)
-        if spec.kind == "batched":  # the batch is gathered already
-            method = inspect.unwrap(method.__func__).__get__(service)
-        return method(*args, **kwargs)
+def _waiting_method(door: Door, name: str) -> Callable[..., Any]:
+    methods = door.methods
 
-    return wait_and_call
+    def call(*args: Any, **kwargs: Any) -> Any:
+        method = methods.get(name)
+        return (door.wait(name) if method is None else method)(*args, **kwargs)
+
+    return call
+
+
+def _served(service: Any, name: str, spec: MethodSpec) -> Callable[..., Any]:
+    method: Callable[..., Any] = getattr(service, name)
+    if spec.kind == "batched":  # the batch is gathered before the door
+        inner: Callable[..., Any] = inspect.unwrap(method.__func__).__get__(service)  # type: ignore[attr-defined]
+        return inner
+    return method

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, final
 
 from lpml import wire
-
 from lpml.launchers import devices, exits, pipes, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.plan import NodePlan, Plan
-from lpml.launchers.server_process import ServerProcess, take
+from lpml.launchers.server_process import take
 from lpml.launchers.server_process import warm as warm
 from lpml.launchers.supervisor import Decision
 from lpml.launchers.worker import NodeSpec, Peer, ProcessSpec
@@ -295,7 +294,7 @@ class ProcessLauncher(AbstractLauncher):
         for message in process.inbox.read():
             what = message.pop("what")
             if what == "event":
-                events.append(Event(**message))
+                events.append(Event(**message["event"]))
             elif what == "stack":
                 with self._changed:
                     self._stacks[message["id"]] = message["text"]

@@ -55,27 +55,26 @@ def make(run: str) -> Path:
       LaunchError: the folder cannot be had, or somebody else could write to it.
     """
     sweep()
+    base = root()
     for attempt in range(1000):
-        base = root()
         path = base / (run[:_LONGEST] + (f"-{attempt}" if attempt else ""))
         try:
             _make_private(base)
             path.mkdir(mode=0o700)
             return path
-        except FileExistsError:
-            continue
-        except FileNotFoundError:  # another run has just removed the empty root
+        except (FileExistsError, FileNotFoundError):  # taken, or the empty root just removed
             continue
         except OSError as error:
             raise LaunchError(
                 f"the socket folder {path} cannot be made ({error.strerror}); "
                 "set LPML_SOCKETS to a folder of yours with a short path"
             ) from error
-    raise LaunchError(f"no free name for a socket folder in {root()}; remove what is in it")
+    raise LaunchError(f"no free name for a socket folder in {base}; remove what is in it")
 
 
 def _make_private(base: Path) -> None:
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        base.mkdir(mode=0o700, parents=True)
     found = base.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise LaunchError(

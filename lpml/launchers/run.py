@@ -71,7 +71,7 @@ class Run:
             terminal=terminal,
             time_limit=time_limit,
             temporary=temporary,
-            status=lambda: self._describe({}).to_json(),
+            status=lambda: self._describe(self._engine.reports(0.0)).to_json(),
         )
 
     def _start(self, sockets: Path) -> None:
@@ -149,7 +149,9 @@ class Run:
         """What every node is doing. A node that does not answer shows what it last said."""
         if self._watch.ended.is_set():
             return self._describe(self._watch.reports)
-        return self._describe(self._engine.reports(_REPORT_TIMEOUT))
+        reports = self._engine.reports(_REPORT_TIMEOUT)
+        self._watch.settle(_REPORT_TIMEOUT)
+        return self._describe(reports)
 
     def stack(self, name: str, timeout: float = 5.0) -> str:
         """The Python stacks of every thread of a node, even of one that hangs in foreign code.
@@ -187,8 +189,10 @@ class Run:
             )
 
     def _state(self) -> str:
-        if self._watch.ended.is_set():
-            return "failed" if self._watch.trouble else self._supervisor.state
+        if self._watch.trouble:
+            return "failed"
+        if self._supervisor.phase == "ended":
+            return self._supervisor.state
         return "running" if self._supervisor.phase == "running" else "stopping"
 
     def _outcome(self) -> Outcome:

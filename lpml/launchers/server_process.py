@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, final
 
-import lpml
 from lpml.errors import LaunchError
 from lpml.launchers import pipes
 from lpml.launchers.forkserver import preloads
@@ -102,7 +101,7 @@ class ServerProcess:
 
 def _path() -> list[str]:
     """The launcher's `sys.path`, with lpml on it and without relative entries."""
-    root = str(Path(lpml.__file__).absolute().parent.parent)
+    root = str(Path(__file__).absolute().parents[2])
     entries = [str(Path(entry).absolute()) for entry in sys.path]
     return entries if root in entries else [*entries, root]
 

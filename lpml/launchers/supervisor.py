@@ -23,6 +23,7 @@ Phase = Literal["running", "stopping", "closing", "ended"]
 
 TERMINATE_AT = 0.6  # of the stop deadline: what still works is interrupted
 CLOSE_AT = 0.8  # of the stop deadline: whoever has returned may go, even if others have not
+CLOSING = 0.2  # of the stop deadline: what a node has for its end before it is interrupted
 GRACE = 5.0  # seconds after a kill until a node that cannot die is given up
 
 
@@ -66,6 +67,7 @@ class _Node:
     has_run: bool = False
     asked: bool = False
     closed: bool = False
+    closed_at: float = 0.0
     terminated: bool = False
     killed: bool = False
     inspected: bool = False
@@ -145,8 +147,9 @@ class Supervisor:
             return self._started_at + self._start_timeout + (2.0 if asked else 0.0)
         if self._phase == "ended":
             return None
-        steps = (*self._steps(), self._stop_deadline, self._stop_deadline + GRACE)
-        return next((step for step in steps if step > self._ticked), None)
+        steps = [*self._steps(), self._stop_deadline, self._stop_deadline + GRACE]
+        steps += [self._patience_with(node) for _, node in self._alive() if node.closed]
+        return min((step for step in steps if step > self._ticked), default=None)
 
     # What happens.
 
@@ -302,6 +305,11 @@ class Supervisor:
             self._stop_started + CLOSE_AT * length,
         )
 
+    def _patience_with(self, node: _Node) -> float:
+        """Until when a node that was told to end may take."""
+        length = self._stop_deadline - self._stop_started
+        return max(node.closed_at + CLOSING * length, self._stop_started + TERMINATE_AT * length)
+
     def _begin_stop(self, now: float, timeout: float | None = None) -> list[Decision]:
         if self._phase != "running":
             return []
@@ -328,9 +336,14 @@ class Supervisor:
                     node.alive = False
                     self._notes.append(f"{name} could not be killed")
             elif now >= terminate_at:
-                late = [n for n in self._alive() if n[1].working or self._phase == "closing"]
-                fresh = [n for n in late if not n[1].terminated and not n[1].killed]
-                decisions += self._each("terminate", fresh)
+                late = [
+                    (name, node)
+                    for name, node in self._alive()
+                    if not node.terminated
+                    and not node.killed
+                    and (node.working or (node.closed and now >= self._patience_with(node)))
+                ]
+                decisions += self._each("terminate", late)
             if self._phase == "stopping" and now >= close_at:
                 self._phase = "closing"
         if self._phase == "stopping" and not any(n.working for _, n in self._alive()):
@@ -338,6 +351,8 @@ class Supervisor:
         if self._phase == "closing":
             waiting = [n for n in self._alive() if not n[1].closed and not n[1].killed]
             decisions += self._each("close", waiting)
+            for _, node in waiting:
+                node.closed_at = now
             if not self._alive():
                 self._phase = "ended"
         return decisions

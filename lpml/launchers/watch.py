@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from lpml.errors import LaunchError
 from lpml.launchers import rendezvous
@@ -24,6 +24,8 @@ from lpml.launchers.output import Echo
 from lpml.launchers.plan import Plan
 from lpml.launchers.supervisor import Decision, Failure, OutcomeState, Supervisor
 from lpml.record.folder import RunFolder
+
+T = TypeVar("T")
 
 ECHO_INTERVAL = 0.1  # seconds between looks at the logs
 STATUS_INTERVAL = 1.0  # seconds between two writes of status.json, at least
@@ -85,6 +87,7 @@ class Watch:
             Echo({n.name: folder.log_file(n.name) for n in plan.nodes}) if terminal else None
         )
         self._requests: queue.SimpleQueue[StopRequest] = queue.SimpleQueue()
+        self._seen: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
         self._closers: list[Callable[[], None]] = []
         self._exporting = None if temporary else Exporting(folder)
         self._written = float("-inf")
@@ -102,6 +105,14 @@ class Watch:
         """Stops the run, soon. From any thread."""
         self._requests.put(request)
         self._engine.wake()
+
+    def settle(self, timeout: float) -> None:
+        """Waits until what the engine has heard by now is decided."""
+        seen = threading.Event()
+        self._seen.put(seen)
+        self._engine.wake()
+        if not self.ended.is_set():
+            seen.wait(timeout)
 
     def join(self) -> None:
         """Waits for the last of it, after `ended`."""
@@ -130,19 +141,20 @@ class Watch:
         engine.carry_out(supervisor.start(engine.now()))
         while supervisor.phase != "ended":
             events = sorted(engine.poll(self._patience()), key=lambda event: event.at)
+            waiting = _drain(self._seen)
             now = engine.now()
             decisions: list[Decision] = []
             for event in events:
                 decisions += self._feed(event, now)
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    request = self._requests.get_nowait()
-                    decisions += supervisor.stop(
-                        now, request.reason, state=request.state, timeout=request.timeout
-                    )
+            for request in _drain(self._requests):
+                decisions += supervisor.stop(
+                    now, request.reason, state=request.state, timeout=request.timeout
+                )
             decisions += self._check_limit(now)
             decisions += supervisor.tick(now)
             engine.carry_out(decisions)
+            for seen in waiting:
+                seen.set()
             if self._echo is not None:
                 self._echo.poll()
             if self._exporting is not None:
@@ -244,3 +256,12 @@ class Watch:
     def _remove_folder(self) -> None:
         if self._temporary:
             shutil.rmtree(self._folder.path, ignore_errors=True)
+
+
+def _drain(waiting: queue.SimpleQueue[T]) -> list[T]:
+    """Everything in the queue, without waiting for more."""
+    found: list[T] = []
+    with contextlib.suppress(queue.Empty):
+        while True:
+            found.append(waiting.get_nowait())
+    return found

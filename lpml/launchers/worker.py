@@ -128,7 +128,8 @@ class Host:
     def _work(self) -> None:
         doing = "its constructor"
         try:
-            service, args, kwargs = pickling.loads(self._payload, self._resolve)
+            loaded: Any = pickling.loads(self._payload, self._resolve)
+            service, args, kwargs = loaded
             built = service(*args, **kwargs)
             run = getattr(built, "run", None)
             self._serve(built, has_run=callable(run))
@@ -157,11 +158,11 @@ class Host:
         with self._lock:
             if self._over:
                 raise ProgramStopped("the node was closed while it started")
+            self._report(Event("ready", self.name, time.monotonic(), has_run=has_run))
             dispatcher = self.door.open(built)
             if self._listener is not None:
                 self._server = wire.Server(dispatcher, self._listener)
                 self._server.start()
-        self._report(Event("ready", self.name, time.monotonic(), has_run=has_run))
 
     def _fail(self, doing: str, error: BaseException) -> None:
         at = time.monotonic()
@@ -300,7 +301,7 @@ class _Process:
     # To the launcher.
 
     def _report(self, event: Event) -> None:
-        self._send({"what": "event", **asdict(event)})
+        self._send({"what": "event", "event": asdict(event)})
 
     def _send_report(self, host: Host) -> None:
         self._send({"what": "report", "node": host.name, **_plain(host.report())})
@@ -367,9 +368,9 @@ def _redirect(log: str) -> None:
     os.close(null)
     os.close(file)
     for name, fd in (("stdout", 1), ("stderr", 2)):
-        stream = open(
+        stream = open(  # noqa: SIM115  # for the process's life
             fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-        )  # noqa: SIM115, E501
+        )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     faulthandler.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,7 +79,8 @@ def test_the_first_failure_stops_the_program_and_is_the_one_shown() -> None:
     supervisor.exited("a", 3.0, "exited with status 1", clean=False)
     supervisor.exited("b", 3.0, "exited with status 1", clean=False)
     assert supervisor.state == "failed"
-    assert supervisor.failure is not None and supervisor.failure.reason == "boom"
+    assert supervisor.failure is not None
+    assert supervisor.failure.reason == "boom"
     assert supervisor.reason == "a: boom"
 
 
@@ -86,14 +88,16 @@ def test_a_failure_heard_of_late_is_still_the_first() -> None:
     supervisor = running("a", "b")
     supervisor.failed(Failure("b", "later", at=2.0), 2.1)
     supervisor.failed(Failure("a", "earlier", at=1.9), 2.2)
-    assert supervisor.failure is not None and supervisor.failure.node == "a"
+    assert supervisor.failure is not None
+    assert supervisor.failure.node == "a"
 
 
 def test_a_death_is_shown_before_the_failures_of_those_who_called_the_dead() -> None:
     supervisor = running("caller", "dead")
     supervisor.failed(Failure("caller", "NodeUnavailable", at=1.0, consequence=True), 1.0)
     supervisor.exited("dead", 1.1, "killed by SIGSEGV", clean=False, at=1.05)
-    assert supervisor.failure is not None and supervisor.failure.node == "dead"
+    assert supervisor.failure is not None
+    assert supervisor.failure.node == "dead"
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -130,6 +134,18 @@ def test_a_node_that_yields_to_the_interrupt_is_not_reported() -> None:
     assert supervisor.returned("slow", 6.5) == do("close", "slow")
     supervisor.exited("slow", 6.6)
     assert supervisor.reason == "enough"
+
+
+def test_a_node_that_does_not_end_is_interrupted_and_then_killed() -> None:
+    supervisor = running("slow", without_run=("server",))
+    supervisor.stop(0.0, "enough")
+    supervisor.tick(6.0)
+    supervisor.returned("slow", 7.0)  # both are told to close now
+    supervisor.exited("slow", 7.1)
+    assert supervisor.tick(8.9) == []
+    assert supervisor.next_deadline() == pytest.approx(9.0)
+    assert supervisor.tick(9.0) == do("terminate", "server")
+    assert supervisor.tick(10.0) == do("kill", "server")
 
 
 def test_a_second_stop_can_only_shorten_the_first() -> None:
@@ -192,42 +208,39 @@ def test_a_node_stopped_while_it_is_being_built_ends_cleanly() -> None:
     assert (supervisor.state, supervisor.node_state("a")) == ("stopped", "stopped")
 
 
+def anything(
+    supervisor: Supervisor, draw: Callable[[st.SearchStrategy[Any]], Any], node: str, now: float
+) -> list[Decision]:
+    """One event that may happen to a node that is not gone, or to the program."""
+    what = draw(st.sampled_from(["tick", "stop", "ready", "returned", "failed"]))
+    if what == "stop":
+        return supervisor.stop(now, "r", timeout=draw(st.none() | st.floats(0, 20)))
+    if what == "ready":
+        return supervisor.ready(node, now, has_run=draw(st.booleans()))
+    if what == "returned":
+        return supervisor.returned(node, now)
+    if what == "failed":
+        return supervisor.failed(Failure(node, "f", at=now), now)
+    return supervisor.tick(now)
+
+
 @given(st.data())
 def test_whatever_happens_the_program_ends_by_the_deadline(data: st.DataObject) -> None:
     nodes = ["a", "b", "c"]
     supervisor = Supervisor(nodes, start_timeout=50.0, stop_timeout=10.0)
-    told: set[tuple[str, str]] = set()
-
-    def note(decisions: list[Decision]) -> None:
-        for decision in decisions:
-            assert (decision.what, decision.node) not in told, "told twice"
-            told.add((decision.what, decision.node))
-
-    note(supervisor.start(0.0))
+    decisions = supervisor.start(0.0)
     now = 0.0
-    gone: set[str] = set()
     for _ in range(data.draw(st.integers(0, 20))):
         now += data.draw(st.floats(0, 30))
         node = data.draw(st.sampled_from(nodes))
-        events: list[Callable[[], list[Decision]]] = [
-            lambda: supervisor.tick(now),
-            lambda: supervisor.stop(now, "r", timeout=data.draw(st.none() | st.floats(0, 20))),
-        ]
-        if node not in gone:
-            events += [
-                lambda: supervisor.ready(node, now, has_run=data.draw(st.booleans())),
-                lambda: supervisor.returned(node, now),
-                lambda: supervisor.failed(Failure(node, "f", at=now), now),
-                lambda: gone.add(node) or supervisor.exited(node, now, clean=False),  # type: ignore[func-returns-value]
-            ]
-        note(data.draw(st.sampled_from(events))())
-    note(supervisor.stop(now, "the end"))
-    for _ in range(20):
-        deadline = supervisor.next_deadline()
-        if deadline is None:
-            break
+        if data.draw(st.integers(0, 9)) == 0:
+            decisions += supervisor.exited(node, now, clean=False)
+        elif Decision("kill", node) not in decisions:
+            decisions += anything(supervisor, data.draw, node, now)
+    decisions += supervisor.stop(now, "the end")
+    while (deadline := supervisor.next_deadline()) is not None:
         assert deadline > now
         now = deadline
-        note(supervisor.tick(now))
+        decisions += supervisor.tick(now)
     assert supervisor.phase == "ended"
-    assert supervisor.next_deadline() is None
+    assert len(set(decisions)) == len(decisions), "told twice"
