@@ -8,8 +8,8 @@ from typing import Any, final
 
 from lpml.errors import GraphError
 from lpml.graph import pickling
+from lpml.graph.arguments import argument_faults, bound_arguments
 from lpml.graph.culprits import find_culprit
-from lpml.graph.fits import argument_faults, bound_arguments
 from lpml.graph.handle import Origin
 from lpml.graph.node import not_configured
 from lpml.graph.pickling import Pickled

@@ -1,4 +1,4 @@
-"""Whether arguments fit a service's signature, and values their annotations; says where not.
+"""Whether a value fits an annotation; says where not.
 
 Doubt counts as fit: an annotation that cannot be evaluated, or of a kind not known here, finds no
 fault. Handles are judged as the service they stand for.
@@ -13,10 +13,9 @@ import inspect
 import numbers
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from lpml.errors import closest
 from lpml.graph import structure
 from lpml.graph.handle import HandleMethod, is_handle, origin_of
 from lpml.graph.node import Node
@@ -34,90 +33,6 @@ class Misfit:
     expected: str
     given: str
     why: str = ""
-
-
-def bound_arguments(
-    service: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> list[tuple[str, str, Any]]:
-    """`(path, parameter, value)` for each argument given.
-
-    Raises:
-      TypeError: they do not fit the signature.
-    """
-    signature = signature_of(service)
-    if signature is None:
-        positional = [(f"argument {i}", "", value) for i, value in enumerate(args)]
-        return positional + [(name, "", value) for name, value in kwargs.items()]
-    found: list[tuple[str, str, Any]] = []
-    for name, value in signature.bind(*args, **kwargs).arguments.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            found += [(f"{name}[{i}]", name, item) for i, item in enumerate(value)]
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            found += [(key, name, item) for key, item in value.items()]
-        else:
-            found.append((name, name, value))
-    return found
-
-
-def argument_faults(
-    node: str, service: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Every fault of the arguments, as messages that name node, parameter, expected and given."""
-    name = getattr(service, "__name__", None) or type(service).__name__
-    try:
-        arguments = bound_arguments(service, args, kwargs)
-    except TypeError as error:
-        return (f"{node}: {_signature_fault(name, service, kwargs, str(error))}",)
-    hints = structure.hints_of(service)
-    faults = []
-    for path, parameter, value in arguments:
-        if parameter not in hints:
-            found = next(_inner_handle_misfits(path, value), None)
-        else:
-            found = misfit(value, hints[parameter], path)
-            found = found or next(_inner_handle_misfits(path, value), None)
-        if found is not None:
-            faults.append(_message(node, name, found, value))
-    return tuple(faults)
-
-
-def signature_of(function: Callable[..., object]) -> inspect.Signature | None:
-    """The signature, or `None` where there is none to see (some builtins)."""
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-
-
-def _signature_fault(
-    name: str, service: Callable[..., object], kwargs: Mapping[str, Any], error: str
-) -> str:
-    signature = signature_of(service)
-    assert signature is not None  # it refused the arguments
-    parameters = signature.parameters.values()
-    bare = [one.replace(annotation=inspect.Parameter.empty) for one in parameters]
-    shown = f"the signature is {name}{inspect.Signature(bare)}"
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
-    unknown = [key for key in kwargs if key not in signature.parameters and not takes_any]
-    if unknown:
-        near = closest(unknown[0], [one.name for one in parameters])
-        return f"{name} has no parameter {unknown[0]!r}{near}; {shown}"
-    return f"{error}; {shown}"
-
-
-def _message(node: str, service: str, found: Misfit, value: object) -> str:
-    why = f": {found.why}" if found.why else ""
-    remedy = "pass what fits, or correct the annotation"
-    if isinstance(value, Node):
-        remedy = "pass what add_node returned, or node.handle(), not the Node"
-    return (
-        f"{node}: parameter {found.path!r} of {service} expects {found.expected}, "
-        f"but was given {found.given}{why}; {remedy}"
-    )
-
-
-# --- one value against one annotation ----------------------------------------------------------
 
 
 def misfit(value: object, hint: Any, path: str) -> Misfit | None:
@@ -206,7 +121,7 @@ def _callable(value: object, hint: Any, path: str) -> Misfit | None:
     if not callable(value):
         return Misfit(path, expected, given)
     parameters, *_ = typing.get_args(hint) or ((),)
-    signature = signature_of(value)
+    signature = structure.signature_of(value)
     if not typing.get_args(hint) or not isinstance(parameters, list) or signature is None:
         return None
     try:
@@ -281,14 +196,14 @@ def _tuple(value: tuple[Any, ...], hint: Any, path: str) -> Misfit | None:
     return next((one for one in found if one is not None), None)
 
 
-def _inner_handle_misfits(path: str, value: object, depth: int = 0) -> Iterator[Misfit]:
+def inner_handle_misfits(path: str, value: object, depth: int = 0) -> Iterator[Misfit]:
     """Handles in the fields of dataclasses, against the fields' annotations."""
     if depth > 8:
         return
     if isinstance(value, (list, tuple)) and not is_handle(value):
         for i, item in enumerate(value[:_MAX_ITEMS]):
             if dataclasses.is_dataclass(item):
-                yield from _inner_handle_misfits(f"{path}[{i}]", item, depth + 1)
+                yield from inner_handle_misfits(f"{path}[{i}]", item, depth + 1)
     if is_handle(value) or isinstance(value, type) or not dataclasses.is_dataclass(value):
         return
     hints = structure.hints_of(type(value))
@@ -299,7 +214,7 @@ def _inner_handle_misfits(path: str, value: object, depth: int = 0) -> Iterator[
             found = misfit(item, hints[field.name], where)
             if found is not None:
                 yield found
-        yield from _inner_handle_misfits(where, item, depth + 1)
+        yield from inner_handle_misfits(where, item, depth + 1)
 
 
 def _holds_handle(value: object) -> bool:

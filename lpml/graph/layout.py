@@ -17,10 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
+from lpml.graph.layering import layers_of_boxes, without_cycles
+
 NODE_GAP = 26.0
 PIECE_GAP = 12.0
 LAYER_GAP = 34.0
 _SWEEPS = 16
+_PATIENCE = 8000  # a large graph gets fewer sweeps
 
 
 @final
@@ -82,8 +85,8 @@ def lay_out(
       arrows: pairs of boxes.
       labels: the size of each arrow's label.
     """
-    forward = _without_cycles(list(sizes), arrows)
-    layers_of = _layers(list(sizes), [pair for pair in forward if pair is not None])
+    forward = without_cycles(list(sizes), arrows)
+    layers_of = layers_of_boxes(list(sizes), [pair for pair in forward if pair is not None])
     boxes = {key: _Item(2 * layers_of[key], *sizes[key], is_box=True) for key in sizes}
     chains = [
         None if pair is None else _chain(boxes[pair[0]], boxes[pair[1]], label)
@@ -106,62 +109,7 @@ def lay_out(
     return Layout(places, routes, width, height)
 
 
-# --- layers --------------------------------------------------------------------------------------
-
-
-def _without_cycles(
-    boxes: list[str], arrows: Sequence[tuple[str, str]]
-) -> list[tuple[str, str] | None]:
-    """The arrows, turned round where they close a cycle; `None` for a loop."""
-    after: dict[str, list[str]] = {box: [] for box in boxes}
-    held = dict.fromkeys(boxes, 0)
-    for source, target in arrows:
-        if source != target:
-            after[source].append(target)
-            held[target] += 1
-    finished: dict[str, bool] = {}  # {box: False while on the path}
-    closing: set[tuple[str, str]] = set()
-    for start in sorted(boxes, key=lambda box: (held[box] > 0, held[box] - len(after[box]))):
-        stack = [] if start in finished else [(start, iter(after[start]))]
-        if stack:
-            finished[start] = False
-        while stack:
-            box, rest = stack[-1]
-            following = next(rest, None)
-            if following is None:
-                finished[box] = True
-                stack.pop()
-            elif following not in finished:
-                finished[following] = False
-                stack.append((following, iter(after[following])))
-            elif not finished[following]:
-                closing.add((box, following))
-    turned = [(b, a) if (a, b) in closing else (a, b) for a, b in arrows]
-    return [None if a == b else (a, b) for a, b in turned]
-
-
-def _layers(boxes: list[str], arrows: list[tuple[str, str]]) -> dict[str, int]:
-    before: dict[str, list[str]] = {box: [] for box in boxes}
-    after: dict[str, list[str]] = {box: [] for box in boxes}
-    for source, target in arrows:
-        before[target].append(source)
-        after[source].append(target)
-    waiting = {box: len(before[box]) for box in boxes}
-    ready = [box for box in boxes if not waiting[box]]
-    layer = dict.fromkeys(boxes, 0)
-    order = []
-    while ready:
-        box = ready.pop(0)
-        order.append(box)
-        for target in after[box]:
-            layer[target] = max(layer[target], layer[box] + 1)
-            waiting[target] -= 1
-            if not waiting[target]:
-                ready.append(target)
-    for box in reversed(order):  # what nobody points at stands close to what it points at
-        if after[box] and len(before[box]) < len(after[box]):
-            layer[box] = max(layer[box], min(layer[target] for target in after[box]) - 1)
-    return layer
+# --- pieces of arrows ---------------------------------------------------------------------------
 
 
 def _chain(source: _Item, target: _Item, label: tuple[float, float]) -> list[_Item]:
@@ -187,7 +135,7 @@ def _sorted_layers(items: list[_Item]) -> list[list[_Item]]:
         item.order = len(layers[item.layer])
         layers[item.layer].append(item)
     best, fewest = [list(layer) for layer in layers], _crossings(layers)
-    for sweep in range(_SWEEPS):
+    for sweep in range(max(2, min(_SWEEPS, _PATIENCE // max(1, len(items))))):
         if not fewest:
             break
         downwards = sweep % 2 == 0

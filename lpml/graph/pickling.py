@@ -90,9 +90,11 @@ def _write(
 def _pickler_class() -> Any:
     import cloudpickle
 
+    table: Any = cloudpickle.Pickler.dispatch_table
+
     class GraphPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
         origins: dict[Origin, None]
-        dispatch_table = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+        dispatch_table = ChainMap({CodeType: _reduce_code}, table)
 
         def persistent_id(self, value: object) -> str | None:  # called for every object there is
             if type(value) is not Handle:
@@ -110,7 +112,8 @@ def _reduce_code(code: CodeType) -> tuple[Any, ...]:
     """As cloudpickle does, but with the file's name, so that tracebacks show source lines."""
     import cloudpickle
 
-    make, args = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    table: Any = cloudpickle.Pickler.dispatch_table
+    make, args = table[CodeType](code)
     return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from lpml.errors import GraphError
-from lpml.graph.fits import argument_faults
+from lpml.graph.arguments import argument_faults
 from lpml.graph.node import Node, P, S
 from lpml.resources import Resources, Restart
 from lpml.service import Interface

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import sys
 import types
@@ -22,16 +23,24 @@ _NO_MEMBERS = {
 }
 
 
+def signature_of(function: Callable[..., object]) -> inspect.Signature | None:
+    """The signature, or `None` where there is none to see (some builtins)."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def unwrapped(service: Callable[..., object]) -> Any:
+    """The class or function inside of a partial or of `Service[int]`."""
+    while isinstance(service, functools.partial):
+        service = service.func
+    return typing.get_origin(service) or service
+
+
 def hints_of(service: Callable[..., object]) -> dict[str, Any]:
     """The annotations of a service's parameters; what cannot be evaluated is left out."""
-    target: Any = service
-    while True:
-        if hasattr(target, "func") and hasattr(target, "keywords"):  # functools.partial
-            target = target.func
-        elif typing.get_origin(target) is not None:  # Service[int]
-            target = typing.get_origin(target)
-        else:
-            break
+    target = unwrapped(service)
     if inspect.isclass(target):
         found = evaluated(target) if dataclasses.is_dataclass(target) else {}
         made_by = target.__init__ if target.__init__ is not object.__init__ else target.__new__

@@ -145,6 +145,13 @@ def test_a_method_of_a_handle_becomes_the_method_of_the_client() -> None:
     assert method.__self__ is client
 
 
+def test_code_that_is_sent_keeps_the_name_of_its_file() -> None:
+    assert resolved(uses_global_inside_none).__code__.co_filename == __file__
+
+
+def uses_global_inside_none() -> None: ...
+
+
 def test_each_reader_gets_its_own_copy_and_what_was_shared_stays_shared() -> None:
     inner: list[int] = []
     one, two = resolved((inner, inner))
