@@ -10,15 +10,21 @@ import struct
 import threading
 import weakref
 from collections import deque
+from functools import partial
 from time import monotonic
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 from lpml.errors import ProtocolError
 from lpml.wire import frames
 from lpml.wire.codec import Encoded
-from lpml.wire.frames import Decoder, Frame
+from lpml.wire.frames import Decoder, Frame, Payload
 from lpml.wire.futures import RAW, Future, release
-from lpml.wire.parcel import Packed, pack, unpack
+from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
+from lpml.wire.segments import Receiver, Sender
+from lpml.wire.transfer import receive_into, send_with_files
+
+Arrived: TypeAlias = "tuple[int, Payload | Content]"
+"""kind, and the payload with what it refers to"""
 
 _RECEIVE = 1 << 16
 _DO_NOT_WAIT = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
@@ -58,8 +64,9 @@ class Channel:
         self._later: deque[bytes] = deque()  # frames that go with the next message
         self._unsent = b""  # the rest of one of them
         self._to_call_back: deque[Future[Any]] = deque()
-        self.sender: Any = None
-        self.receiver: Any = None
+        this = weakref.ref(self)
+        self._sender = Sender(partial(_tell, this, frames.FORGET))
+        self._receiver = Receiver(partial(_tell, this, frames.RELEASE))
         seconds = int(_PATIENCE)
         micros = int((_PATIENCE - seconds) * 1e6)
         patience = struct.pack("ll", seconds, micros)
@@ -70,7 +77,7 @@ class Channel:
     # Calls.
 
     def start(
-        self, name: bytes, flags: int, encoded: Encoded, timeout: float | None, method: Any
+        self, name: bytes, flags: int, encoded: Encoded | Published, timeout: float | None, method: Any
     ) -> Future[Any]:
         """Sends a call and returns its future.
 
@@ -85,7 +92,7 @@ class Channel:
             future = Future(self, method, call, monotonic() + timeout)
             seconds = timeout
         packed = pack(
-            (frames.CALL, flags, len(name), call, seconds), name, encoded, self.sender
+            (frames.CALL, flags, len(name), call, seconds), name, encoded, self._sender
         )
         self._futures[call] = future
         if self.broken:
@@ -94,18 +101,19 @@ class Channel:
         try:
             self._send(packed, future.deadline)
         except OSError as error:
-            self._break(f"{self.node} is gone: {error.strerror or error}")
+            self._break(f"{self.node} is gone ({error.strerror or error})")
         except TimeoutError:
+            self._sender.lose(packed.segment)
             self._expire(future)
         return future
 
     def open(
-        self, name: bytes, flags: int, encoded: Encoded, timeout: float | None, method: Any
+        self, name: bytes, flags: int, encoded: Encoded | Published, timeout: float | None, method: Any
     ) -> Inbox:
         """Sends the call of a stream and returns where its items will arrive."""
         call = next(self._ids) & 0xFFFFFFFF
         seconds = frames.FOREVER if timeout is None else timeout
-        packed = pack((frames.CALL, flags, len(name), call, seconds), name, encoded, self.sender)
+        packed = pack((frames.CALL, flags, len(name), call, seconds), name, encoded, self._sender)
         inbox = self._inboxes[call] = Inbox(self, method, call)
         if self.broken:
             self._inboxes.pop(call, None)
@@ -113,7 +121,7 @@ class Channel:
         try:
             self._send(packed)
         except OSError as error:
-            self._break(f"{self.node} is gone: {error.strerror or error}")
+            self._break(f"{self.node} is gone ({error.strerror or error})")
         return inbox
 
     def expect(self, inbox: Inbox, timeout: float | None) -> Future[Any]:
@@ -170,11 +178,11 @@ class Channel:
             else:
                 release(self._reader_latch)
 
-    def decode(self, future: Future[Any], raw: Frame) -> Any:
+    def decode(self, future: Any, raw: Arrived) -> Any:
         """The value of a reply, or an exception as the caller should see it."""
-        kind, flags, _, _, _, payload = raw
+        kind, payload = raw
         try:
-            value = unpack(flags, payload, 0, self.receiver)
+            value = unpack(payload)
         except ProtocolError:
             raise
         except Exception as error:
@@ -182,6 +190,10 @@ class Channel:
         if kind == frames.REPLY or kind == frames.ITEM:
             return value
         raise future.method.remote(*value)
+
+    def tell_later(self, frame: bytes) -> None:
+        """Sends a frame with the next message."""
+        self._later.append(frame)
 
     def tell_soon(self, frame: bytes) -> None:
         """Sends a frame now if that needs no waiting, else with the next message.
@@ -195,7 +207,7 @@ class Channel:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._break(f"{self.node} is gone: {error.strerror or error}")
+                self._break(f"{self.node} is gone ({error.strerror or error})")
             finally:
                 self._writing.release()
 
@@ -205,6 +217,7 @@ class Channel:
 
     def __del__(self) -> None:
         self._socket.close()
+        self._sender.close()
 
     # Waiting.
 
@@ -300,11 +313,14 @@ class Channel:
                     return False
             target = self._decoder.target()
             into = self._buffer if target is None else target
-            count = self._socket.recv_into(into)
+            count = receive_into(self._socket, into, self._receiver)
         except (BlockingIOError, InterruptedError):
             return not self._late(end)
-        except (OSError, ValueError) as error:
-            self._break(f"{self.node} is gone: {error}")
+        except ProtocolError as error:
+            self._break(f"{self.node} sent what is no message: {error}")
+            return False
+        except OSError:
+            self._break(f"{self.node} is gone: it closed the connection")
             return False
         if count == 0:
             self._break(f"{self.node} is gone: it closed the connection")
@@ -326,21 +342,26 @@ class Channel:
         return bool(poll.poll(timeout * 1000))
 
     def _handle(self, frame: Frame) -> None:
-        kind, _, _, call, _, payload = frame
+        kind, flags, _, call, _, payload = frame
+        content = opened(flags, payload, 0, self._receiver)
         if kind == frames.REPLY or kind == frames.ERROR:
             future = self._futures.pop(call, None)
             if future is not None:
-                future.complete(frame, RAW)
+                future.complete((kind, content), RAW)
                 if future.called_back:
                     self._call_back(future)
                 return
         if kind in (frames.ITEM, frames.END, frames.ERROR):
             inbox = self._inboxes.get(call)
             if inbox is not None:
-                inbox.frames.append(frame)
+                inbox.frames.append((kind, content))
                 if kind != frames.ITEM:
                     self._inboxes.pop(call, None)
                 self._arrived(inbox)
+        elif kind == frames.RELEASE:
+            self._sender.given_back(call)
+        elif kind == frames.FORGET:
+            self._receiver.forget(call)
         elif kind == frames.REFUSED:
             self._break(f"{self.node} refused the connection: {bytes(payload).decode()}")
 
@@ -381,8 +402,10 @@ class Channel:
         try:
             while True:
                 try:
-                    sent = self._socket.send(data, _DO_NOT_WAIT)
-                    done += sent
+                    if packed.files and not done:
+                        done += send_with_files(self._socket, data, packed.files, _DO_NOT_WAIT)
+                    else:
+                        done += self._socket.send(data, _DO_NOT_WAIT)
                     if done == total:
                         return
                     data = memoryview(packed.data)[done:]
@@ -439,6 +462,7 @@ class Channel:
             if future.called_back:
                 self._call_back(future)
         self._inboxes.clear()
+        self._sender.close()
 
     def forget(self) -> None:
         """After a fork: the connection is the parent's."""
@@ -458,10 +482,17 @@ class Inbox:
         self.channel = channel
         self.method = method
         self.call = call
-        self.frames: deque[Frame] = deque()
+        self.frames: deque[Arrived] = deque()
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _tell(channel: weakref.ref[Channel], kind: int, segment: int) -> None:
+    """Goes with the next message. Takes no lock: the garbage collector may call it."""
+    to = channel()
+    if to is not None:
+        to.tell_later(frames.header(0, kind, call=segment))
 
 
 def _after_fork() -> None:

@@ -26,10 +26,10 @@ def failure(identity: int, error: BaseException, text: str = "") -> Packed:
     """The message that a call raised `error`."""
     head = (frames.ERROR, 0, 0, identity, frames.FOREVER)
     try:
-        return pack(head, b"", encode((error, text)))
+        return pack(head, b"", encode((error, text)), None)
     except Exception:  # it holds what cannot be sent: say it in words
         words = RuntimeError(f"{type(error).__qualname__}: {error}")
-        return pack(head, b"", encode((words, text)))
+        return pack(head, b"", encode((words, text)), None)
 
 
 @final
@@ -158,7 +158,7 @@ class Executor:
             raise CallCancelled("cancelled before it began")
         if call.deadline is not None and self._clock.time() >= call.deadline:
             raise CallTimeout(f"{self._dispatcher.node} was busy until the call's deadline")
-        value = unpack(job.flags, payload, job.arguments_at, job.session.receiver)
+        value = unpack(payload, job.arguments_at)
         return value if job.flags & frames.KEYWORDS else (value, {})
 
     def _success(self, job: Job, kind: int, result: Any) -> Packed:

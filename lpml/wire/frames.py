@@ -70,7 +70,7 @@ def read_hello(frame: Frame) -> str:
     return bytes(payload[4:]).decode(errors="replace")
 
 
-def chunked(head: tuple[int, int, int, int, float], pieces: list[memoryview]) -> list[object]:
+def chunked(head: tuple[int, int, int, int, float], pieces: list[memoryview]) -> list[bytes | memoryview]:
     """A message of several pieces as frames of at most `CHUNK`: headers and views, in order.
 
     Args:
@@ -81,7 +81,8 @@ def chunked(head: tuple[int, int, int, int, float], pieces: list[memoryview]) ->
     left = sum(piece.nbytes for piece in pieces)
     room = min(left, CHUNK)
     left -= room
-    out: list[object] = [header(room, kind, flags | (MORE if left else 0), extra, call, seconds)]
+    more = MORE if left else 0
+    out: list[bytes | memoryview] = [header(room, kind, flags | more, extra, call, seconds)]
     for piece in pieces:
         at = 0
         while at < piece.nbytes:

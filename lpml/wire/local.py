@@ -114,6 +114,7 @@ class LocalMethod(Method):
         scope = current_scope.set(self._scope)
         dispatcher = self._dispatcher
         error = True
+        ours = True  # the scope is still to be put back
         try:
             if call.deadline is not None or call.cancelled:
                 check_call(self._scope.clock.time())
@@ -135,10 +136,10 @@ class LocalMethod(Method):
             raise
         except Exception as cause:
             current_scope.reset(scope)
-            scope = None
+            ours = False
             raise self.failed(cause) from cause.__cause__
         finally:
-            if scope is not None:
+            if ours:
                 current_scope.reset(scope)
             if bounded is not None:
                 current_call.reset(bounded)

@@ -1,59 +1,148 @@
-"""Packs pickled values into frames and unpacks them, with or without shared memory."""
+"""Packs pickled values into messages and unpacks them, with or without shared memory."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias, final
 
-from lpml.wire import frames
+from lpml.errors import ProtocolError
+from lpml.wire import frames, memory
 from lpml.wire.codec import Encoded, decode
 from lpml.wire.frames import CHUNK, Payload
-from lpml.wire.messages import INLINE, Table, read_table
+from lpml.wire.memory import File
+from lpml.wire.messages import INLINE, PRIVATE, Table, end_of, offsets, read_table
+from lpml.wire.segments import LARGE, Receiver, Sender
+from lpml.wire.shared import Shared, received
+
+Head: TypeAlias = "tuple[int, int, int, int, float]"
+"""kind, flags, extra, id, seconds left"""
 
 
 class Packed(NamedTuple):
-    """Bytes that are ready to be sent, and the files that go with them."""
+    """Bytes that are ready to be sent, and the files whose descriptors go with them."""
 
     data: bytes | memoryview
-    files: tuple[Any, ...] = ()
+    files: tuple[File, ...] = ()
+    segment: int = 0
 
 
-def pack(
-    head: tuple[int, int, int, int, float], name: bytes, encoded: Encoded, memory: Any = None
-) -> Packed:
+class Published(NamedTuple):
+    """A value in a file of its own, to be sent to several peers; each gets a private copy."""
+
+    table: bytes
+    files: tuple[File, ...]
+
+
+def pack(head: Head, name: bytes, value: Encoded | Published, sender: Sender | None) -> Packed:
     """One message.
 
     Args:
       head: kind, flags, extra, id, seconds left.
       name: of the method, before the body; else empty.
-      encoded: the value; copied, so its memory may change afterwards.
+      value: is copied, so its memory may change afterwards.
+      sender: the segments of the connection; `None` = everything inline.
     """
-    body, buffers, _ = encoded
-    if not buffers and len(body) + len(name) <= CHUNK:
-        kind, flags, extra, call, seconds = head
+    kind, flags, extra, call, seconds = head
+    if isinstance(value, Published):
+        payload = name + value.table
+        flags |= frames.TABLE
+        return Packed(
+            frames.header(len(payload), kind, flags, extra, call, seconds) + payload, value.files
+        )
+    body, buffers, shared = value
+    if not buffers and not shared and len(body) < LARGE:
         size = len(name) + len(body)
         return Packed(frames.HEADER.pack(size, kind, flags, extra, call, seconds) + name + body)
-    kind, flags, extra, call, seconds = head
-    lengths = [len(body), *(buffer.nbytes for buffer in buffers)]
-    table = Table(INLINE, False, 0, 0, lengths).pack()
-    pieces = [memoryview(name), memoryview(table), memoryview(body), *buffers]
+    pieces = [memoryview(body), *buffers]
+    entries, shared_files = _entries(shared)
+    flags |= frames.TABLE
+    lengths = [piece.nbytes for piece in pieces]
+    if sender is None or not memory.supported or sum(lengths) < LARGE:
+        table = Table(INLINE, False, 0, 0, lengths, entries).pack()
+        data = frames.chunked(
+            (kind, flags, extra, call, seconds), [memoryview(name), memoryview(table), *pieces]
+        )
+        return Packed(b"".join(data), shared_files)
+    placed, files = sender.place(pieces)
+    payload = name + placed._replace(shared=entries).pack()
     return Packed(
-        b"".join(frames.chunked((kind, flags | frames.TABLE, extra, call, seconds), pieces))  # type: ignore[arg-type]
+        frames.header(len(payload), kind, flags, extra, call, seconds) + payload,
+        files + shared_files,
+        placed.segment,
     )
 
 
-def unpack(flags: int, payload: Payload, start: int, memory: Any = None) -> Any:
-    """The value in a payload, from `start` on.
+def publish(value: Encoded) -> Encoded | Published:
+    """Prepares a value for several peers: a large one is written once, into a file."""
+    body, buffers, shared = value
+    pieces = [memoryview(body), *buffers]
+    lengths = [piece.nbytes for piece in pieces]
+    if not memory.supported or sum(lengths) < LARGE:
+        return value
+    file = memory.create(end_of(lengths))
+    memory.write(file, zip(offsets(lengths), pieces, strict=True))
+    memory.seal(file, content=True)
+    entries, shared_files = _entries(shared)
+    table = Table(PRIVATE, True, 0, end_of(lengths), lengths, entries)
+    return Published(table.pack(), (file, *shared_files))
+
+
+def _entries(
+    shared: Sequence[Shared[Any]],
+) -> tuple[list[tuple[bytes, int]], tuple[File, ...]]:
+    return [(each.id, each.nbytes) for each in shared], tuple(each.file for each in shared)
+
+
+@final
+class Content:
+    """A value that arrived and is not yet unpickled; holds what its bytes are in."""
+
+    __slots__ = ("_pieces", "_shared")
+
+    def __init__(self, pieces: Sequence[memoryview], shared: Sequence[Shared[Any]]) -> None:
+        self._pieces = pieces
+        self._shared = shared  # found by their ids while the value is unpickled
+
+    def value(self) -> Any:
+        """The value. Raises whatever unpickling raises."""
+        return decode(self._pieces[0], buffers=self._pieces[1:])
+
+
+def open_message(payload: Payload, start: int, receiver: Receiver) -> Content:
+    """What a payload with a table holds. To be called in the order of arrival.
+
+    Args:
+      start: where the table begins.
 
     Raises:
-      ProtocolError: the table is wrong.
-      Exception: whatever unpickling raises.
+      ProtocolError: the table is wrong or its memory is not there.
     """
-    if not flags & frames.TABLE:
-        return decode(memoryview(payload)[start:] if start else payload)
     table, at = read_table(payload, start)
-    view = memoryview(payload)
-    pieces = []
-    for length in table.lengths:
-        pieces.append(view[at : at + length])
-        at += length
-    return decode(pieces[0], buffers=[bytearray(piece) for piece in pieces[1:]])
+    if table.place == INLINE:
+        # A copy, so that arrays are writable and the body's memory is not kept for their sake.
+        view = memoryview(payload)
+        pieces = []
+        for index, length in enumerate(table.lengths):
+            piece = view[at : at + length]
+            pieces.append(piece if index == 0 else memoryview(bytearray(piece)))
+            at += length
+    else:
+        pieces = receiver.find(table)
+    shared = [received(identity, receiver.next_file(), size) for identity, size in table.shared]
+    return Content(pieces, shared)
+
+
+def opened(flags: int, payload: Payload, start: int, receiver: Receiver) -> Payload | Content:
+    """The payload of a message, with what it refers to where it has a table."""
+    if flags & frames.TABLE:
+        if start > len(payload):
+            raise ProtocolError("a message ends before its table")
+        return open_message(payload, start, receiver)
+    return payload
+
+
+def unpack(payload: Payload | Content, start: int = 0) -> Any:
+    """The value of a payload that `opened` returned. Raises whatever unpickling raises."""
+    if isinstance(payload, Content):
+        return payload.value()
+    return decode(memoryview(payload)[start:] if start else payload)

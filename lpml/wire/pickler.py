@@ -10,7 +10,10 @@ from typing import Any, final
 
 import cloudpickle
 
-from lpml.wire.segments import Shared, shared_by_id
+from lpml.wire.shared import Shared, shared_by_id
+
+
+_MOST_SHARED = 200  # in one message; the kernel hands over 253 descriptors at once
 
 
 class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -29,7 +32,7 @@ class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has 
                 return _reduce_array(obj)
             return NotImplemented
         if cls is Shared:
-            if obj.nbytes == 0:
+            if obj.nbytes == 0 or len(self.shared) >= _MOST_SHARED:
                 return NotImplemented
             self.shared.append(obj)
             return shared_by_id, (obj.id,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lpml.wire import frames
 from lpml.wire.dispatch import Dispatcher
 from lpml.wire.executor import Executor, failure
 from lpml.wire.frames import Frame
+from lpml.wire.parcel import opened
 from lpml.wire.poller import Poller
 from lpml.wire.pool import Pool
 from lpml.wire.session import Job, Session
@@ -23,7 +23,6 @@ from lpml.wire.sockets import check_peer
 
 _TICK = 0.05  # seconds that a call may run in the loop's thread before another takes the loop
 _RECEIVE = 1 << 16
-_log = logging.getLogger("lpml.wire")
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,7 @@ class Server:
                 return
             self._closed = True
         for session in list(self._sessions.values()):
-            for job in list(session.jobs.values()):
-                job.call.cancel()
+            session.close()  # first, so that what is pending is unavailable and not cancelled
         self._dispatcher.scope.clock.wake()
         self._poller.wake()
         with contextlib.suppress(RuntimeError):
@@ -192,12 +190,12 @@ class Server:
                 return
             except OSError as error:
                 if not self._closed:
-                    _log.warning("%s cannot accept a caller: %s", self._dispatcher.node, error)
+                    _warn("%s cannot accept a caller: %s", self._dispatcher.node, error)
                 return
             try:
                 check_peer(connection)
             except (ProtocolError, OSError) as error:
-                _log.warning("%s refused a connection: %s", self._dispatcher.node, error)
+                _warn("%s refused a connection: %s", self._dispatcher.node, error)
                 connection.close()
                 continue
             session = Session(connection, self._poller)
@@ -230,7 +228,7 @@ class Server:
 
     def _refuse(self, session: Session, error: ProtocolError) -> None:
         caller = session.caller or "a connection that said no hello"
-        _log.warning("%s closed %s: %s", self._dispatcher.node, caller, error)
+        _warn("%s closed %s: %s", self._dispatcher.node, caller, error)
         session.refuse(str(error))
         self._end(session)
 
@@ -271,12 +269,19 @@ class Server:
         handler = dispatcher.handlers.get(name)
         if identity in session.jobs or length > len(payload):
             raise ProtocolError(f"a call of {name!r} with an id that is in use, or cut off")
+        content = opened(flags, payload, length, session.receiver)
         if handler is None:
             words = f"{dispatcher.node} has no method {name!r}"
             error = AttributeError(words + closest(name, list(dispatcher.handlers)))
             session.send(failure(identity, error))
             return
         deadline = None if seconds < 0 else dispatcher.scope.clock.time() + seconds
-        job = Job(session, identity, handler, Call(deadline), flags, payload, length)
+        job = Job(session, identity, handler, Call(deadline), flags, content, length)
         session.jobs[identity] = job
         self._executor.start(job)
+
+
+def _warn(message: str, *args: object) -> None:
+    import logging
+
+    logging.getLogger("lpml.wire").warning(message, *args)

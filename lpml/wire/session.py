@@ -5,13 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
+from functools import partial
 from typing import Any, final
 
 from lpml.clock import Call
 from lpml.wire import frames
 from lpml.wire.dispatch import Handler
 from lpml.wire.frames import Decoder, Payload
-from lpml.wire.parcel import Packed
+from lpml.wire.parcel import Content, Packed
+from lpml.wire.segments import Receiver, Sender
+from lpml.wire.transfer import receive_into, send_with_files
 
 _JOIN = 1 << 18  # bytes that one send takes at once
 CHOKED = 64 << 20  # bytes waiting for a client from which on no more of its calls are read
@@ -42,7 +45,7 @@ class Job:
         handler: Handler,
         call: Call,
         flags: int,
-        payload: Payload,
+        payload: Payload | Content,
         arguments_at: int,
     ) -> None:
         self.session = session
@@ -50,7 +53,7 @@ class Job:
         self.handler = handler
         self.call = call
         self.flags = flags
-        self.payload = payload
+        self.payload: Payload | Content = payload
         self.arguments_at = arguments_at
         self.generator: Any = None
         self.credits = 0
@@ -70,20 +73,28 @@ class Session:
         self.jobs: dict[int, Job] = {}  # {id: call}
         self.closed = False
         self.bytes_out = 0
-        self.receiver: Any = None
-        self.sender: Any = None
+        self.sender = Sender(partial(self._tell, frames.FORGET))
+        self.receiver = Receiver(partial(self._tell, frames.RELEASE))
         self._poller = poller
         self._lock = threading.Lock()
         self._out: deque[Packed] = deque()
-        self._waiting = 0  # bytes in _out
         self._mask = poller.IN
 
     def receive(self, into: memoryview) -> int:
         """Receives into a buffer; the number of bytes, 0 at the end."""
-        return self.socket.recv_into(into)
+        return receive_into(self.socket, into, self.receiver)
 
     def memory(self, kind: int, identity: int, payload: Payload) -> None:
         """A message about segments."""
+        del payload
+        if kind == frames.RELEASE:
+            self.sender.given_back(identity)
+        elif kind == frames.FORGET:
+            self.receiver.forget(identity)
+
+    def _tell(self, kind: int, segment: int) -> None:
+        """Goes with the next message. Takes no lock: the garbage collector may call it."""
+        self._out.append(Packed(frames.header(0, kind, call=segment)))
 
     def put(self, packed: Packed) -> None:
         """Adds a message to what the next `flush` sends."""
@@ -132,13 +143,13 @@ class Session:
     def _transmit(self, packed: Packed) -> int:
         if not packed.files:
             return self.socket.send(packed.data)
-        raise NotImplementedError
+        return send_with_files(self.socket, packed.data, packed.files)
 
     def _listen(self) -> None:
         """Tells the poller what the loop should be woken for."""
         mask = self._poller.IN
         if self._out:
-            waiting = sum(len(packed.data) for packed in self._out)
+            waiting = sum(len(packed.data) for packed in list(self._out))
             choked = not self._mask & self._poller.IN
             mask = self._poller.OUT
             if waiting < (RELIEVED if choked else CHOKED):
@@ -157,6 +168,8 @@ class Session:
             self._out.clear()
             self._poller.unregister(self.fd)
             self.socket.close()
+            self.sender.close()
+            self.receiver.close()
         for job in list(self.jobs.values()):
             job.call.cancel()
 

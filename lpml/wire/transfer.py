@@ -1,0 +1,43 @@
+"""Bytes and file descriptors over a Unix socket."""
+
+from __future__ import annotations
+
+import array
+import socket
+from collections.abc import Sequence
+
+from lpml.errors import ProtocolError
+from lpml.wire.memory import File
+from lpml.wire.segments import Receiver
+
+MOST_FILES = 200  # descriptors of one message; the kernel takes 253
+_ROOM = socket.CMSG_SPACE(256 * 4)
+
+
+def send_with_files(
+    connection: socket.socket, data: bytes | memoryview, files: Sequence[File], flags: int = 0
+) -> int:
+    """Sends the beginning of `data` and, with its first byte, all the descriptors."""
+    fds = array.array("i", [file.fd for file in files])
+    return connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], flags)
+
+
+def receive_into(connection: socket.socket, into: memoryview, receiver: Receiver) -> int:
+    """Receives bytes, and descriptors into `receiver.files`; the number of bytes.
+
+    Raises:
+      ProtocolError: a descriptor could not be taken.
+    """
+    count, ancillary, flags, _ = connection.recvmsg_into([into], _ROOM)
+    if ancillary:
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                receiver.files.extend(File(fd) for fd in fds)
+    if flags & socket.MSG_CTRUNC:
+        raise ProtocolError(
+            "file descriptors were lost on their way: the limit of open files is reached "
+            "(ulimit -n)"
+        )
+    return count
