@@ -9,6 +9,11 @@ def main() -> None:
     """The command line, with the arguments of this process."""
     argv = sys.argv[1:]
     _warm(argv)
+    from lpml.cli import quick
+
+    line = quick.read(argv)
+    if line is not None:
+        raise SystemExit(quick.run(line))
     from lpml.cli.main import main as run
 
     run(argv)

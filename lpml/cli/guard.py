@@ -9,31 +9,37 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-import typer
-
 from lpml.errors import Error, GraphError, UsageError
 
 P = ParamSpec("P")
 
 
 def verb(function: Callable[P, int | None]) -> Callable[P, None]:
-    """Turns the errors of a verb into a message and an exit code."""
+    """Makes a verb of typer's of a function that returns an exit code or raises."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            code = function(*args, **kwargs) or 0
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            code = 130
-        except BrokenPipeError:  # `lpml logs | head`: nobody reads on, and that is no failure
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 0
-        except Error as error:
-            code = _report(error, as_json=bool(kwargs.get("json_")))
-        raise typer.Exit(code)
+        import typer
+
+        as_json = bool(kwargs.get("json_"))
+        raise typer.Exit(exit_code(lambda: function(*args, **kwargs), as_json=as_json))
 
     return guarded
+
+
+def exit_code(action: Callable[[], int | None], *, as_json: bool) -> int:
+    """Calls `action` and returns its exit code; errors of lpml become a message and a code."""
+    try:
+        code = action() or 0
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `lpml logs | head`: nobody reads on, and that is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Error as error:
+        return _report(error, as_json=as_json)
+    return code
 
 
 def _report(error: Error, *, as_json: bool) -> int:

@@ -51,7 +51,9 @@ class MetricsWriter:
         self._step = self._step + 1 if step is None else int(step)
         row = {"time": round(wall_time, 6), "step": self._step, **metrics}
         try:
-            self._file.write(json.dumps(row).encode() + b"\n")
+            rest = memoryview(json.dumps(row).encode() + b"\n")
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise _refused(self._path, error) from error
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from lpml.cli import arguments, explain, factories
+from lpml.cli import arguments, explain, factories, quick, running
 from lpml.cli.hints import hints
+from lpml.cli.main import app, main
 from lpml.cli.programs import OWN, Prebuilt, prebuilt, target_of
 from lpml.errors import Error, GraphError, UsageError
 
@@ -266,3 +267,57 @@ def test_hints_follow_neighbours_and_wings_and_no_others() -> None:
     assert "optax" in hints("digits")
     assert hints("hello") == ()
     assert hints("no-such") == hints("no.py") == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run p.py",
+        "run p.py --launch=local_mt --num-workers 8 --directory d --json",
+        "run --launch local_mt p.py --stop-timeout=3 --start-timeout 4.5 -q --k=v",
+        "run --runs-dir=d p.py:f --plain -- --launch mine --help",
+        "run p.py --quiet --k -1",
+    ],
+)
+def test_a_plain_line_is_read_as_typer_reads_it(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def build(factory: object, flags: Sequence[str], others: object) -> str:
+        seen.append(tuple(flags))
+        return str(factory)
+
+    monkeypatch.setattr(factories, "find", lambda target: target)
+    monkeypatch.setattr(arguments, "build", build)
+    monkeypatch.setattr(running, "run", lambda *given: seen.append(given))
+    with pytest.raises(SystemExit):
+        main(line.split())
+    flags, given = seen
+    read = quick.read(line.split())
+    assert read is not None
+    assert (flags, given) == (read.flags, (read.target, read.options))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "ps",
+        "run",
+        "run --help",
+        "run p.py -h",
+        "run --k=v p.py",
+        "run p.py --stop-timeout=soon",
+        "run p.py --launch",
+        "run -- --k",
+    ],
+)
+def test_a_line_that_is_not_plain_is_left_to_typer(line: str) -> None:
+    assert quick.read(line.split()) is None
+
+
+def test_the_quick_reader_knows_every_flag_of_run() -> None:
+    from typer.main import get_command
+
+    command = get_command(app).commands["run"]  # type: ignore[attr-defined]  # it is a group
+    declared = {flag for option in command.params for flag in option.opts if flag[:1] == "-"}
+    assert declared == {*quick.VALUES, *quick.SWITCHES, "--help", "-h"}
