@@ -7,7 +7,13 @@ import sys
 
 def main() -> None:
     """The command line, with the arguments of this process."""
-    argv = sys.argv[1:]
+    try:
+        _main(sys.argv[1:])
+    except KeyboardInterrupt:  # while something was imported
+        raise SystemExit(130) from None
+
+
+def _main(argv: list[str]) -> None:
     _warm(argv)
     from lpml.cli import quick
 

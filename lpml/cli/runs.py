@@ -14,6 +14,7 @@ from lpml.launchers.rendezvous import RunInfo
 from lpml.record.folder import RunFolder
 
 _PATIENCE = 10.0  # seconds for an answer of a run
+_GLANCE = 3.0  # the same, where there are others to show
 _INTERVAL = 0.05  # seconds between two looks whether a run has ended
 
 
@@ -114,7 +115,7 @@ def _no_answer(info: RunInfo, error: Error) -> LaunchError:
 def _status(info: RunInfo) -> RunStatus:
     client = _client(info)
     try:
-        with deadline(_PATIENCE):
+        with deadline(_GLANCE):
             status = _from_json(client.status())
         if status is not None:
             return status

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from lpml.cli.words import duration, number
@@ -191,13 +192,11 @@ def line(status: RunStatus, speeds: Speeds) -> str:
     return f"lpml: {status.program} {duration(status.seconds)}: " + "; ".join(parts)
 
 
-def ending(status: RunStatus, *, noun: str = "") -> str:
-    """How a run ended, on one line."""
+def ending(status: RunStatus) -> str:
+    """How a run ended, on one line, and where to look; a temporary folder is gone by then."""
     reason = f" ({status.reason})" if status.reason else ""
-    return (
-        f"lpml: {noun or status.program} {status.state} after {duration(status.seconds)}{reason}; "
-        f"run folder {status.folder}"
-    )
+    folder = f"; run folder {status.folder}" if Path(status.folder).exists() else ""
+    return f"lpml: {status.program} {status.state} after {duration(status.seconds)}{reason}{folder}"
 
 
 # rich.

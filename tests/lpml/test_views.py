@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -131,11 +132,11 @@ def test_a_line_tells_states_speed_progress_and_metrics() -> None:
     )
 
 
-def test_the_last_line_says_how_it_ended_and_where_it_is() -> None:
+def test_the_last_line_says_how_it_ended_and_where_it_is(tmp_path: Path) -> None:
     ended = dataclasses.replace(status(state="finished"), reason="learner/0 asked")
-    assert views.ending(ended) == (
-        "lpml: digits finished after 10.0 s (learner/0 asked); run folder /runs/digits-1"
-    )
+    assert views.ending(ended) == "lpml: digits finished after 10.0 s (learner/0 asked)"
+    there = dataclasses.replace(ended, reason="", folder=str(tmp_path))
+    assert views.ending(there) == f"lpml: digits finished after 10.0 s; run folder {tmp_path}"
 
 
 @pytest.mark.parametrize(
