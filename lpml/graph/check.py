@@ -106,7 +106,7 @@ def _faults_and_edges(declared: Declared, seen: _Seen) -> Iterator[str | Edge]:
             try:
                 seen[id(value)] = pickling.scan(value)
             except Exception as error:
-                yield f"{declared.name}: {find_culprit(label, value, error)}"
+                yield f"{declared.name}: {find_culprit(label, value, error, pickling.scan)}"
                 continue
         for origin in seen[id(value)]:
             yield _edge(declared, label.partition("[")[0], origin)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from lpml.graph import pickling
-from lpml.graph.pickling import NotAdded
+from lpml.graph.handle import NotAdded
 
 _MAX_DEPTH = 60
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, bytearray)
 
 
-def find_culprit(path: str, value: object, error: BaseException) -> str:
+def find_culprit(
+    path: str, value: object, error: BaseException, scan: Callable[[object], object]
+) -> str:
     """The message for a value that could not be pickled, with the path to the part at fault.
 
     Args:
       path: what to call the value itself.
       value: what pickling raised `error` for.
       error: what was raised.
+      scan: pickles a part, or raises what stands in the way.
     """
     if _is_too_deep(error):
         return f"{path} is nested too deeply to be sent to a node, or without end; make it flatter"
@@ -29,7 +31,7 @@ def find_culprit(path: str, value: object, error: BaseException) -> str:
     while len(seen) < _MAX_DEPTH:
         seen.add(id(value))
         for step, child in _parts(value):
-            failure = None if id(child) in seen else _failure(child)
+            failure = None if id(child) in seen else _failure(child, scan)
             if failure is not None:
                 path, value, error = path + step, child, failure
                 break
@@ -43,11 +45,11 @@ def find_culprit(path: str, value: object, error: BaseException) -> str:
     )
 
 
-def _failure(value: object) -> Exception | None:
+def _failure(value: object, scan: Callable[[object], object]) -> Exception | None:
     if type(value) in _ATOMS:
         return None
     try:
-        pickling.scan(value)
+        scan(value)
     except Exception as error:
         return error
     return None

@@ -37,6 +37,10 @@ class Origin:
         return f"{self.name or 'a node not yet added'} ({self.interface.service})"
 
 
+class NotAdded(GraphError):
+    """A handle's node belongs to no program."""
+
+
 @final
 class Handle:
     """Stands for a service of another node. `isinstance(handle, Service)` holds.

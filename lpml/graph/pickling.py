@@ -16,7 +16,8 @@ from types import CodeType
 from typing import Any, Protocol, final
 
 from lpml.errors import GraphError
-from lpml.graph.handle import Handle, Origin, origin_of
+from lpml.graph.culprits import find_culprit
+from lpml.graph.handle import Handle, NotAdded, Origin, origin_of
 
 
 @final
@@ -48,9 +49,7 @@ def dumps(value: object) -> Pickled:
     try:
         origins = _write(value, file)
     except Exception as error:
-        from lpml.graph.culprits import find_culprit
-
-        raise GraphError(find_culprit("value", value, error)) from error
+        raise GraphError(find_culprit("value", value, error, scan)) from error
     return Pickled(file.getvalue(), tuple(origin.name or "" for origin in origins))
 
 
@@ -71,10 +70,6 @@ def loads(data: bytes, resolve: Callable[[str], object]) -> object:
       resolve: gives the client for a node's name; called once per name.
     """
     return _Unpickler(io.BytesIO(data), functools.cache(resolve)).load()
-
-
-class NotAdded(GraphError):
-    """A handle's node belongs to no program."""
 
 
 def _write(
