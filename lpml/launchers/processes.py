@@ -121,6 +121,8 @@ class ProcessLauncher(AbstractLauncher):
                 if process not in self._waiting:
                     self._waiting.append(process)
             elif decision.what in ("ask", "close"):
+                if decision.what == "ask" and system.process_state(process.pid) == "T":
+                    self._signal(process, signal.SIGCONT)  # or it would never hear of the stop
                 self._tell(process, {"what": decision.what, "node": decision.node})
             elif decision.what == "inspect":
                 threading.Thread(
@@ -141,7 +143,7 @@ class ProcessLauncher(AbstractLauncher):
             # A server that was stopped can still be told; one that is gone takes its nodes along.
             system.kill(self._server.process.pid, signal.SIGCONT)
             self._signal(process, signal.SIGKILL)
-        else:  # a process that was stopped sees SIGTERM only when it continues
+        else:
             self._signal(process, signal.SIGTERM, signal.SIGCONT)
 
     def _signal(self, process: _Process, *numbers: int) -> None:

@@ -219,7 +219,7 @@ class Supervisor:
             known.detail = how
             if not clean:
                 self._notes.append(f"{node} had to be killed")
-        elif known.closed:
+        elif known.closed and (clean or not self._only_consequences()):
             known.state = "finished" if known.state == "finished" else "stopped"
             if not clean:
                 known.detail = how
@@ -356,6 +356,10 @@ class Supervisor:
             if not self._alive():
                 self._phase = "ended"
         return decisions
+
+    def _only_consequences(self) -> bool:
+        """Whether nodes failed because another was gone, and none is known to have gone."""
+        return bool(self._failures) and all(failure.consequence for failure in self._failures)
 
     def _each(
         self,

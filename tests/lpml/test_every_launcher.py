@@ -387,9 +387,13 @@ def test_the_status_shows_calls_metrics_and_progress(start: Launch) -> None:
     written = json.loads(run.folder.status_json.read_text())
     assert written["state"] == "stopped"
     assert written["nodes"][0]["metrics"] == {"loss": 0.5}
-    rows = [json.loads(line) for line in run.folder.metrics_file("node/0").open()]
+    rows = [json.loads(line) for line in lines_of(run.folder.metrics_file("node/0"))]
     assert [(row["step"], row["loss"]) for row in rows] == [(3, 0.5)]
     assert json.loads(run.folder.program_json.read_text())["program"] == "tested"
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines()
 
 
 def test_an_unknown_node_is_refused_with_the_closest_name(start: Launch) -> None:

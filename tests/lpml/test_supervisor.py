@@ -100,6 +100,16 @@ def test_a_death_is_shown_before_the_failures_of_those_who_called_the_dead() -> 
     assert supervisor.failure.node == "dead"
 
 
+def test_a_death_heard_of_last_is_still_what_the_others_failed_of() -> None:
+    supervisor = running("caller", without_run=("dead",))
+    supervisor.failed(Failure("caller", "NodeUnavailable", at=1.0, consequence=True), 1.0)
+    supervisor.exited("caller", 1.1, clean=False)
+    assert supervisor.phase == "closing"
+    supervisor.exited("dead", 1.2, "killed by SIGKILL", clean=False, at=0.9)
+    assert supervisor.failure is not None
+    assert supervisor.failure.node == "dead"
+
+
 @pytest.mark.parametrize("clean", [True, False])
 def test_an_exit_that_nobody_asked_for_is_a_failure(clean: bool) -> None:
     supervisor = running("a", "b")
