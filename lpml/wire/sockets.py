@@ -7,7 +7,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 from lpml.errors import LaunchError, NodeUnavailable, ProtocolError
 
@@ -60,6 +60,18 @@ def path_of(address: Address) -> str:
     return path
 
 
+@final
+class _Connection(socket.socket):
+    """Is closed with its last owner, without the warning that a forgotten socket gives.
+
+    An owner that is part of a reference cycle (an exception and its frames) cannot close it
+    before the collector comes to the socket itself.
+    """
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def dial(address: Address) -> socket.socket:
     """A connected blocking socket whose peer is of our user.
 
@@ -67,7 +79,7 @@ def dial(address: Address) -> socket.socket:
       OSError: nobody listens.
       ProtocolError: the listener belongs to somebody else.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = _Connection(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(path_of(address))
         check_peer(connection)
