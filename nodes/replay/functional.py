@@ -32,7 +32,7 @@ class BufferState(NamedTuple):
     """`[E * C]` bool: the last step of an episode."""
     items: jax.Array
     """`[E * C]` bool: the item that begins at a step is complete."""
-    count: jax.Array
+    inserted: jax.Array
     """int32: steps inserted so far, of each environment."""
     highest: jax.Array
     """float32: the highest weight given so far, or 0."""
@@ -112,7 +112,7 @@ def make_buffer(
             steps=jax.tree.map(lambda x: jnp.zeros((size, *jnp.shape(x)), _dtype(x)), step),
             ends=jnp.zeros(size, bool),
             items=jnp.zeros(size, bool),
-            count=jnp.int32(0),
+            inserted=jnp.int32(0),
             highest=jnp.float32(0),
             leaves=jnp.zeros((tops * _FAN, _FAN), jnp.float32),
             middle=jnp.zeros((tops, _FAN), jnp.float32),
@@ -120,7 +120,7 @@ def make_buffer(
         )
 
     def insert(state: BufferState, steps: Any, ends: jax.Array) -> BufferState:
-        here = rows + state.count % capacity
+        here = rows + state.inserted % capacity
         state = state._replace(
             steps=jax.tree.map(lambda mine, new: mine.at[here].set(new), state.steps, steps),
             ends=state.ends.at[here].set(ends),
@@ -131,17 +131,17 @@ def make_buffer(
         fresh = jnp.where(state.highest > 0, state.highest, jnp.float32(1))
         within = jnp.ones(num_envs, bool)  # of the same episode
         for k in range(1, n_step + 1):
-            before = rows + (state.count - k) % capacity
-            within &= (state.count >= k) & ~state.ends[before]
+            before = rows + (state.inserted - k) % capacity
+            within &= (state.inserted >= k) & ~state.ends[before]
             complete = within & (ends | (k == n_step))
             state = state._replace(items=state.items.at[before].max(complete))
             indices.append(before)
             weights.append(jnp.where(complete, fresh, _leaf(state, before)))
-        state = state._replace(count=state.count + 1)
+        state = state._replace(inserted=state.inserted + 1)
         return _set(state, jnp.concatenate(indices), jnp.concatenate(weights))
 
     def can_sample(state: BufferState, min_size: int) -> jax.Array:
-        return jnp.count_nonzero(state.leaves) >= max(1, min_size)
+        return jnp.count_nonzero(state.leaves) >= jnp.maximum(1, min_size)
 
     def sample(state: BufferState, key: jax.Array, batch_size: int) -> BufferSample:
         indices = _find(state, jax.random.uniform(key, (batch_size,)))

@@ -17,7 +17,8 @@ _ATTEMPT_SECONDS = 20.0  # a sample waits so long in the replay, then is asked f
 class Prefetcher:
     """An iterator over batches of a table, with the next ones already on their way.
 
-    A batch is drawn up to `depth` steps before it is used, so its priorities are that old.
+    A batch is drawn up to `depth` steps before it is used, so its priorities are that old. With a
+    depth above 1 batches drawn at the same time may change places.
 
     Args:
       replay: from where.

@@ -13,7 +13,7 @@ import numpy as np
 import lpml
 from lpml.errors import Error, UsageError, closest
 from lpml.nodes.replay.limiter import AbstractLimiter
-from lpml.nodes.replay.signature import Floats, Ints, Signature
+from lpml.nodes.replay.signature import Array, Floats, Ints, Signature
 from lpml.nodes.replay.steps import StepStore
 from lpml.nodes.replay.streams import Insert, Streams, WriterRecord
 from lpml.nodes.replay.table import Sample, Table, TableConfig
@@ -76,7 +76,7 @@ class AbstractReplay(Protocol):
     def sample(
         self, table: str, batch_size: int, timeout: float | None = None, caller: str = ""
     ) -> Sample: ...
-    def update_priorities(self, table: str, keys: Ints, priorities: Floats) -> int: ...
+    def update_priorities(self, table: str, keys: Array, priorities: Array) -> int: ...
     def signature(self, table: str) -> Signature: ...
     def close_writer(self, writer: int) -> None: ...
 
@@ -205,7 +205,7 @@ class Replay:
         self,
         table: str,
         steps: Any,
-        priorities: Floats | None = None,
+        priorities: Array | None = None,
         timeout: float | None = None,
         caller: str = "",
     ) -> None:
@@ -283,7 +283,7 @@ class Replay:
         return sample
 
     @lpml.concurrent
-    def update_priorities(self, table: str, keys: Ints, priorities: Floats) -> int:
+    def update_priorities(self, table: str, keys: Array, priorities: Array) -> int:
         """New priorities for items that are still there; says how many are. Never waits.
 
         Raises:
@@ -296,7 +296,7 @@ class Replay:
         return count
 
     @lpml.concurrent
-    def remove(self, table: str, keys: Ints) -> int:
+    def remove(self, table: str, keys: Array) -> int:
         """Removes items that are still there; says how many were. Never waits."""
         one = self._served(table)
         with self._condition:
@@ -418,7 +418,7 @@ class Replay:
             left = None if end is None else max(0.0, end - now)
             if not self._condition.wait_for(lambda: queue[0] is waiting and ready(), left):
                 raise ReplayTimeout(
-                    f"{what} on table {one.table.config.name!r} waited {left:g} s: "
+                    f"{what} on table {one.table.config.name!r} waited {left:.3g} s: "
                     f"{why() if queue[0] is waiting else 'others came before'}"
                 )
 
@@ -432,7 +432,7 @@ class Replay:
             if not self._condition.wait_for(lambda: record.number >= insert.number, left):
                 raise ReplayTimeout(
                     f"insert {insert.number} of {caller or 'a writer'} into table "
-                    f"{one.table.config.name!r} waited {left:g} s for insert {record.number}"
+                    f"{one.table.config.name!r} waited {left:.3g} s for insert {record.number}"
                 )
         finally:
             self._waiting -= 1

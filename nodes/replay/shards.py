@@ -11,7 +11,7 @@ import lpml
 from lpml.errors import UsageError
 from lpml.nodes.replay.limiter import AbstractLimiter
 from lpml.nodes.replay.service import AbstractReplay, Replay, ReplayStatistics, ReplayTimeout
-from lpml.nodes.replay.signature import Floats, Ints, Signature
+from lpml.nodes.replay.signature import Array, Signature
 from lpml.nodes.replay.streams import Insert
 from lpml.nodes.replay.table import Sample
 
@@ -60,7 +60,7 @@ class ReplayShards:
                     lpml.context().clock.check()
         return self._named(first, self._shards[first].sample(table, batch_size, timeout, caller))
 
-    def update_priorities(self, table: str, keys: Ints, priorities: Floats) -> int:
+    def update_priorities(self, table: str, keys: Array, priorities: Array) -> int:
         """As `Replay.update_priorities`, in the shards of the keys."""
         keys, priorities = np.asarray(keys), np.asarray(priorities)
         count = len(self._shards)
@@ -71,7 +71,7 @@ class ReplayShards:
                 known += shard.update_priorities(table, keys[mine] // count, priorities[mine])
         return known
 
-    def remove(self, table: str, keys: Ints) -> int:
+    def remove(self, table: str, keys: Array) -> int:
         """As `Replay.remove`, in the shards of the keys."""
         keys = np.asarray(keys)
         count = len(self._shards)

@@ -51,6 +51,7 @@ class Insert(NamedTuple):
     """`{table: items}`; the tables share their steps."""
 
 
+@final
 @dataclass
 class WriterRecord:
     """One writer, seen from the replay."""

@@ -265,7 +265,9 @@ def test_an_update_of_a_repeated_key_takes_the_last() -> None:
     driver = Driver(TableConfig("t", SIGNATURE, 5, Sequences(4), sampler=Prioritised(1.0)))
     driver.insert([1, 1], [1.0, 1.0])
     key = driver.table.keys()[0]
-    assert driver.table.update_priorities(np.array([key, key, 10_003]), np.array([9, 0.5, 1])) == 2
+    assert (
+        driver.table.update_priorities(np.array([key, key, 10_003]), np.array([9.0, 0.5, 1.0])) == 2
+    )
     assert [item[2] for item in driver.items()] == [0.5, 1.0]
 
 
