@@ -133,20 +133,33 @@ def _spec(function: Callable[..., Any]) -> MethodSpec:
 
 
 def service_class(service: Callable[..., object]) -> type | None:
-    """The class that `service` makes: itself, or what a factory's return annotation says."""
-    while isinstance(service, functools.partial):
-        service = service.func
-    service = typing.get_origin(service) or service  # Table[int] is made by Table
+    """The class that `service` makes: itself, or what a factory's return annotation says.
+
+    Looks through `Replay[int]`, `functools.partial` and classmethods that return `Self`.
+    """
+    if isinstance(service, functools.partial):
+        return service_class(service.func)
+    generic = typing.get_origin(service)
+    if inspect.isclass(generic):
+        return generic
     if inspect.isclass(service):
         return service
     try:
         hint = typing.get_type_hints(service).get("return")
     except Exception:  # an annotation that cannot be evaluated says nothing
         return None
-    if getattr(hint, "__name__", getattr(hint, "_name", "")) == "Self":
-        hint = getattr(service, "__self__", None)
+    owner = getattr(service, "__self__", None)
+    if getattr(hint, "__name__", "") == "Self" and inspect.isclass(owner):
+        return owner
     origin = typing.get_origin(hint) or hint
     return origin if inspect.isclass(origin) else None
+
+
+def _is_method(attribute: object) -> bool:
+    """Functions, and what stands for one in a class, such as a jitted function."""
+    return inspect.isfunction(attribute) or (
+        callable(attribute) and not inspect.isclass(attribute) and hasattr(attribute, "__get__")
+    )
 
 
 def interface_of(service: Callable[..., object]) -> Interface:

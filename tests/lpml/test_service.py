@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from typing_extensions import Self
 
 import lpml
 from lpml import trees
 from lpml.service import MethodSpec, call_batch, interface_of, service_class
 
+T = TypeVar("T")
 Array = npt.NDArray[np.float64]
 
 
@@ -103,6 +107,30 @@ def test_a_service_may_be_made_by_a_function() -> None:
     assert interface_of(make) == interface_of(Plain)
     assert service_class(untyped) is None
     assert interface_of(untyped).methods == {}
+
+
+class Box(Generic[T]):
+    @classmethod
+    def empty(cls) -> Self:
+        return cls()
+
+    @functools.lru_cache(None)  # noqa: B019  # stands for jax.jit: callable, but no function
+    def cached(self) -> int:
+        return 1
+
+    class Inner: ...
+
+
+def test_the_class_is_found_behind_what_makes_it() -> None:
+    assert service_class(Box[int]) is Box
+    assert service_class(functools.partial(Plain, size=3)) is Plain
+    assert service_class(Plain.make) is Plain
+    assert service_class(Box[int].empty) is Box
+    assert interface_of(functools.partial(Plain, size=3)).service == "Plain"
+
+
+def test_a_wrapped_method_is_a_method_and_an_inner_class_is_none() -> None:
+    assert set(interface_of(Box).methods) == {"empty", "cached"}
 
 
 def test_marked_methods_work_on_a_plain_object() -> None:
