@@ -155,7 +155,7 @@ def service_class(service: Callable[..., object]) -> type | None:
     return origin if inspect.isclass(origin) else None
 
 
-def _is_method(attribute: object) -> bool:
+def _is_method(attribute: Any) -> bool:
     """Functions, and what stands for one in a class, such as a jitted function."""
     return inspect.isfunction(attribute) or (
         callable(attribute) and not inspect.isclass(attribute) and hasattr(attribute, "__get__")
