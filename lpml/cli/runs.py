@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lpml import wire
+from lpml.cli.tables import NO_ANSWER
 from lpml.clock import current_clock, deadline
 from lpml.errors import CallError, Error, LaunchError, NodeUnavailable, UsageError, closest
 from lpml.launchers import NodeStatus, RunStatus, control, rendezvous
@@ -127,7 +128,7 @@ def _status(info: RunInfo) -> RunStatus:
     seconds = current_clock().wall_time() - info.started
     nodes = saved.nodes if saved is not None else ()
     return RunStatus(
-        info.run, info.program, info.launch, "running", "no answer", seconds, info.folder, nodes
+        info.run, info.program, info.launch, "running", NO_ANSWER, seconds, info.folder, nodes
     )
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from lpml.cli.programs import Prebuilt
     from lpml.launchers import Plan, RunStatus
 
+NO_ANSWER = "no answer"
+"""The reason in the status of a run that does not say how it is."""
+
 
 def print_plan(plan: Plan) -> None:
     """One row per node, then the environments, each once."""
@@ -78,7 +81,7 @@ def print_runs(statuses: list[RunStatus]) -> None:
                 (
                     escape(status.run),
                     status.launch,
-                    views.coloured(status.state),
+                    _state(status),
                     duration(status.seconds),
                     _nodes(status),
                     str(sum(node.calls for node in status.nodes)),
@@ -89,6 +92,11 @@ def print_runs(statuses: list[RunStatus]) -> None:
             ],
         )
     )
+
+
+def _state(status: RunStatus) -> str:
+    state = views.coloured(status.state)
+    return f"{state}, {NO_ANSWER}" if status.reason == NO_ANSWER else state
 
 
 def _nodes(status: RunStatus) -> str:
