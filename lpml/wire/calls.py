@@ -52,9 +52,7 @@ async def acall(method: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) ->
     return await future(method, *args, **kwargs)
 
 
-def stream(
-    method: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs
-) -> Stream[T]:
+def stream(method: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
     """The items that a generator method yields, as they come.
 
     The node works at most a few items ahead of the reader.
@@ -93,9 +91,7 @@ def broadcast(
     return [future(getattr(member, name), *args, **kwargs) for member in group]
 
 
-def first(
-    k: int, futures: Iterable[Future[R]], *, timeout: float | None = None
-) -> list[Future[R]]:
+def first(k: int, futures: Iterable[Future[R]], *, timeout: float | None = None) -> list[Future[R]]:
     """Waits for the first `k` of several futures; the others go on.
 
     Args:

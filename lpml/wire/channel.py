@@ -16,9 +16,10 @@ from typing import Any, TypeAlias, final
 
 from lpml.errors import ProtocolError
 from lpml.wire import frames
-from lpml.wire.codec import Encoded
-from lpml.wire.frames import Decoder, Frame, Payload
+from lpml.wire.codec import Encoded, decode
+from lpml.wire.frames import CALL, ERROR, HEADER, HEADER_SIZE, REPLY, TABLE, Decoder, Frame, Payload
 from lpml.wire.futures import RAW, Future, release
+from lpml.wire.memory import File
 from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
 from lpml.wire.segments import Receiver, Sender
 from lpml.wire.transfer import receive_into, send_with_files
@@ -27,7 +28,7 @@ Arrived: TypeAlias = "tuple[int, Payload | Content]"
 """kind, and the payload with what it refers to"""
 
 _RECEIVE = 1 << 16
-_DO_NOT_WAIT = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+_DO_NOT_WAIT = int(socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
 _PATIENCE = 0.25  # seconds for which the kernel waits before we look at deadlines again
 _LINGER = 0.2  # seconds that an idle reader thread stays for more to attend to
 
@@ -71,13 +72,18 @@ class Channel:
         micros = int((_PATIENCE - seconds) * 1e6)
         patience = struct.pack("ll", seconds, micros)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-        self._send(Packed(frames.hello(caller)))
+        self._send(frames.hello(caller))
         _channels.add(self)
 
     # Calls.
 
     def start(
-        self, name: bytes, flags: int, encoded: Encoded | Published, timeout: float | None, method: Any
+        self,
+        name: bytes,
+        flags: int,
+        encoded: bytes | Encoded | Published,
+        timeout: float | None,
+        method: Any,
     ) -> Future[Any]:
         """Sends a call and returns its future.
 
@@ -91,9 +97,7 @@ class Channel:
         else:
             future = Future(self, method, call, monotonic() + timeout)
             seconds = timeout
-        packed = pack(
-            (frames.CALL, flags, len(name), call, seconds), name, encoded, self._sender
-        )
+        packed = pack((CALL, flags, len(name), call, seconds), name, encoded, self._sender)
         self._futures[call] = future
         if self.broken:
             self._futures.pop(call, None)
@@ -103,12 +107,47 @@ class Channel:
         except OSError as error:
             self._break(f"{self.node} is gone ({error.strerror or error})")
         except TimeoutError:
-            self._sender.lose(packed.segment)
+            if isinstance(packed, Packed):
+                self._sender.lose(packed.segment)
             self._expire(future)
         return future
 
+    def call(self, name: bytes, body: bytes, timeout: float | None, method: Any) -> Any:
+        """A plain call and its result: `start` and `result`, with less between.
+
+        Where nobody else uses the connection, the reply is read and decoded where it is.
+        """
+        call = next(self._ids) & 0xFFFFFFFF
+        if timeout is None:
+            future: Future[Any] = Future(self, method, call)
+            timeout = frames.FOREVER
+        else:
+            future = Future(self, method, call, monotonic() + timeout)
+        size = len(name) + len(body)
+        message = HEADER.pack(size, CALL, 0, len(name), call, timeout) + name + body
+        self._futures[call] = future
+        if self.broken:
+            self._futures.pop(call, None)
+            raise method.gone(self.broken)
+        try:
+            self._send(message, future.deadline)
+        except OSError as error:
+            self._break(f"{self.node} is gone ({error.strerror or error})")
+        except TimeoutError:
+            self._expire(future)
+        if self._reading.acquire(False):
+            reply = self._lead(future, future.deadline, call)
+            if reply is not None:
+                return self.decode(future, (REPLY, reply))
+        return future.result()
+
     def open(
-        self, name: bytes, flags: int, encoded: Encoded | Published, timeout: float | None, method: Any
+        self,
+        name: bytes,
+        flags: int,
+        encoded: bytes | Encoded | Published,
+        timeout: float | None,
+        method: Any,
     ) -> Inbox:
         """Sends the call of a stream and returns where its items will arrive."""
         call = next(self._ids) & 0xFFFFFFFF
@@ -182,12 +221,12 @@ class Channel:
         """The value of a reply, or an exception as the caller should see it."""
         kind, payload = raw
         try:
-            value = unpack(payload)
+            value = decode(payload) if type(payload) is bytes else unpack(payload)
         except ProtocolError:
             raise
         except Exception as error:
             raise future.method.unreadable(error) from error
-        if kind == frames.REPLY or kind == frames.ITEM:
+        if kind == REPLY or kind == frames.ITEM:
             return value
         raise future.method.remote(*value)
 
@@ -225,12 +264,17 @@ class Channel:
     def _late(end: float | None) -> bool:
         return end is not None and monotonic() >= end
 
-    def _lead(self, future: Future[Any], end: float | None) -> None:
-        """Reads for everybody until `future` is done. Called with `_reading` held."""
+    def _lead(self, future: Future[Any], end: float | None, call: int = 0) -> bytes | None:
+        """Reads for everybody until `future` is done. Called with `_reading` held.
+
+        If the reply to `call` comes alone, its body is returned and the future is dropped.
+        """
         try:
             while future.pending:
-                if not self._read(end):
-                    return
+                read = self._read(end, call)
+                if read is not True:
+                    return read or None
+            return None
         finally:
             self._reading.release()
             if self._followers:
@@ -302,8 +346,11 @@ class Channel:
 
     # Reading and writing.
 
-    def _read(self, end: float | None) -> bool:
-        """Reads once and completes what came; `False` if nothing came until `end`."""
+    def _read(self, end: float | None, call: int = 0) -> bool | bytes:
+        """Reads once and completes what came; `False` if nothing came until `end`.
+
+        If all that came is the reply to `call`, its body is returned and nothing is completed.
+        """
         if self.broken:
             return False
         try:
@@ -311,7 +358,8 @@ class Channel:
                 left = end - monotonic()
                 if left < _PATIENCE and not self._readable(max(0.0, left)):
                     return False
-            target = self._decoder.target()
+            decoder = self._decoder
+            target = decoder.target() if decoder.big is not None else None
             into = self._buffer if target is None else target
             count = receive_into(self._socket, into, self._receiver)
         except (BlockingIOError, InterruptedError):
@@ -326,10 +374,11 @@ class Channel:
             self._break(f"{self.node} is gone: it closed the connection")
             return False
         try:
-            if target is None:
-                arrived = self._decoder.feed(into[:count])
-            else:
-                arrived = self._decoder.filled(count)
+            head = decoder.single(into, count) if call else None
+            if head is not None and head[1] == REPLY and head[4] == call:
+                self._futures.pop(call, None)
+                return bytes(into[HEADER_SIZE:count])
+            arrived = decoder.feed(into[:count]) if target is None else decoder.filled(count)
             for frame in arrived:
                 self._handle(frame)
         except ProtocolError as error:
@@ -343,15 +392,15 @@ class Channel:
 
     def _handle(self, frame: Frame) -> None:
         kind, flags, _, call, _, payload = frame
-        content = opened(flags, payload, 0, self._receiver)
-        if kind == frames.REPLY or kind == frames.ERROR:
+        content = opened(flags, payload, 0, self._receiver) if flags & TABLE else payload
+        if kind == REPLY or kind == ERROR:
             future = self._futures.pop(call, None)
             if future is not None:
                 future.complete((kind, content), RAW)
                 if future.called_back:
                     self._call_back(future)
                 return
-        if kind in (frames.ITEM, frames.END, frames.ERROR):
+        if kind in (frames.ITEM, frames.END, ERROR):
             inbox = self._inboxes.get(call)
             if inbox is not None:
                 inbox.frames.append((kind, content))
@@ -378,7 +427,7 @@ class Channel:
             if self._reader:
                 release(self._reader_latch)
 
-    def _send(self, packed: Packed, end: float | None = None) -> None:
+    def _send(self, message: bytes | Packed, end: float | None = None) -> None:
         """Sends a message, reading meanwhile if the socket is full.
 
         Raises:
@@ -387,28 +436,30 @@ class Channel:
         with self._writing:
             if self._later or self._unsent:
                 self._flush_later(wait=True)
-            self._transmit(packed, end)
-        if self._later:
-            self._writing.acquire()
+            if isinstance(message, bytes):
+                self._transmit(message, (), end)
+            else:
+                self._transmit(message.data, message.files, end)
+        while self._later and self._writing.acquire(False):  # came meanwhile, and found it taken
             try:
                 self._flush_later(wait=True)
             finally:
                 self._writing.release()
 
-    def _transmit(self, packed: Packed, end: float | None) -> None:
-        data = packed.data
-        total = len(data)
-        done = 0
+    def _transmit(
+        self, data: bytes | memoryview, files: tuple[File, ...], end: float | None
+    ) -> None:
+        total, done = len(data), 0
         try:
             while True:
                 try:
-                    if packed.files and not done:
-                        done += send_with_files(self._socket, data, packed.files, _DO_NOT_WAIT)
+                    if files and not done:
+                        done = send_with_files(self._socket, data, files, _DO_NOT_WAIT)
                     else:
-                        done += self._socket.send(data, _DO_NOT_WAIT)
+                        done += self._socket.send(data[done:] if done else data, _DO_NOT_WAIT)
                     if done == total:
                         return
-                    data = memoryview(packed.data)[done:]
+                    data = memoryview(data)
                 except BlockingIOError:
                     self._make_room()
                     if self._late(end):

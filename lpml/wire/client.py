@@ -23,6 +23,7 @@ from lpml.wire import frames
 from lpml.wire.channel import Channel
 from lpml.wire.codec import Encoded, culprit, encode_arguments
 from lpml.wire.futures import Future
+from lpml.wire.segments import LARGE
 from lpml.wire.sockets import Address, dial
 from lpml.wire.streams import RemoteItems, Stream
 
@@ -83,7 +84,7 @@ class Link:
         self.address = address
         self.peers: weakref.WeakSet[Peer] = weakref.WeakSet()
         self._lock = threading.Lock()
-        self._channel: Channel | None = None
+        self.open_channel: Channel | None = None
 
     def channel(self, peer: Peer) -> Channel:
         """The connection.
@@ -91,15 +92,15 @@ class Link:
         Raises:
           NodeUnavailable: nobody listens, or the client was closed.
         """
-        channel = self._channel
+        channel = self.open_channel
         if channel is not None and not channel.broken and not peer.closed:
             return channel
         if peer.closed:
             raise NodeUnavailable(f"this client of {peer.node} was closed; make another")
         with self._lock:
-            channel = self._channel
+            channel = self.open_channel
             if channel is None or channel.broken:
-                channel = self._channel = self._connect(peer)
+                channel = self.open_channel = self._connect(peer)
             return channel
 
     def _connect(self, peer: Peer) -> Channel:
@@ -118,14 +119,14 @@ class Link:
         """One client less."""
         with self._lock:
             self.peers.discard(peer)
-            if not self.peers and self._channel is not None:
-                self._channel.close(f"the last client of {peer.node} was closed")
-                self._channel = None
+            if not self.peers and self.open_channel is not None:
+                self.open_channel.close(f"the last client of {peer.node} was closed")
+                self.open_channel = None
 
     def forget(self) -> None:
         """After a fork."""
         self._lock = threading.Lock()
-        self._channel = None
+        self.open_channel = None
 
 
 _links: weakref.WeakValueDictionary[Address, Link] = weakref.WeakValueDictionary()
@@ -144,9 +145,7 @@ def _link(address: Address) -> Link:
 class Peer:
     """What a client and its methods know of the other side."""
 
-    def __init__(
-        self, link: Link, interface: Interface, node: str, caller: str, log: str
-    ) -> None:
+    def __init__(self, link: Link, interface: Interface, node: str, caller: str, log: str) -> None:
         self.link = link
         self.interface = interface
         self.node = node
@@ -224,7 +223,15 @@ class RemoteMethod(Method):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._spec.stream:
             return self.open(args, kwargs)
-        return self.start(args, kwargs).result()
+        peer = self._peer
+        channel = peer.link.open_channel
+        if channel is None or channel.broken or peer.closed:
+            channel = peer.link.channel(peer)
+        arguments = self.encode(args, kwargs)
+        if isinstance(arguments, bytes) and not kwargs and len(arguments) < LARGE:
+            return channel.call(self._wire_name, arguments, call_timeout(), self)
+        flags = frames.KEYWORDS if kwargs else 0
+        return channel.start(self._wire_name, flags, arguments, call_timeout(), self).result()
 
     def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
         channel = self._peer.link.channel(self._peer)
@@ -244,7 +251,7 @@ class RemoteMethod(Method):
     def streams(self) -> bool:
         return self._spec.stream
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Encoded:
         """The arguments as they are sent.
 
         Raises:

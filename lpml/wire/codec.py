@@ -9,46 +9,46 @@ from __future__ import annotations
 import pickle
 from typing import Any, NamedTuple
 
-_SIMPLE = frozenset({int, float, bool, complex, str, bytes, type(None)})
-_NOTHING = pickle.dumps(None, 5)
+SIMPLE = frozenset({int, float, bool, complex, str, bytes, type(None)})
+dumps = pickle.dumps
+_NOTHING = dumps(None, 5)
 
 
 class Encoded(NamedTuple):
-    """A pickled value.
+    """A pickled value of which parts are out of band.
 
     The buffers are views of the caller's own memory: copy or send them before it may change.
     """
 
     body: bytes
-    buffers: list[memoryview] = []  # noqa: RUF012  never written: replaced where there are any
-    shared: list[Any] = []  # noqa: RUF012
+    buffers: list[memoryview]
+    shared: list[Any]
 
 
-def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
+def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Encoded:
     """The body of a call: `args`, or `(args, kwargs)` where there are keywords."""
-    if not kwargs:
-        for value in args:
-            if type(value) not in _SIMPLE:
-                break
-        else:
-            return Encoded(pickle.dumps(args, 5))
-        return _encode(args)
-    return _encode((args, kwargs))
+    if kwargs:
+        return _encode((args, kwargs))
+    for value in args:
+        if type(value) not in SIMPLE:
+            return _encode(args)
+    return dumps(args, 5)
 
 
-def encode(value: Any) -> Encoded:
-    """A result or an item."""
+def encode(value: Any) -> bytes | Encoded:
+    """A result or an item; just bytes where nothing is out of band."""
     if value is None:
-        return Encoded(_NOTHING)
-    if type(value) in _SIMPLE:
-        return Encoded(pickle.dumps(value, 5))
+        return _NOTHING
+    if type(value) in SIMPLE:
+        return dumps(value, 5)
     return _encode(value)
 
 
-def _encode(value: Any) -> Encoded:
-    from lpml.wire.pickler import dumps
+def _encode(value: Any) -> bytes | Encoded:
+    from lpml.wire import pickler
 
-    return Encoded(*dumps(value))
+    body, buffers, shared = pickler.dumps(value)
+    return Encoded(body, buffers, shared) if buffers or shared else body
 
 
 decode = pickle.loads

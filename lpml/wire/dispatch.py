@@ -25,7 +25,7 @@ class DispatcherStatistics:
 class Handler:
     """One method of one service."""
 
-    __slots__ = ("batcher", "concurrent", "method", "name", "spec", "stream")
+    __slots__ = ("batcher", "concurrent", "method", "name", "plain", "spec", "stream")
 
     def __init__(
         self, name: str, method: Callable[..., Any], spec: MethodSpec, clock: Clock
@@ -35,6 +35,7 @@ class Handler:
         self.spec = spec
         self.stream = spec.stream
         self.concurrent = spec.kind == "concurrent"
+        self.plain = spec.kind == "serial" and not spec.stream
         self.batcher = Batcher(method, spec, clock) if spec.kind == "batched" else None
 
 
@@ -62,11 +63,12 @@ class Dispatcher:
         self.turn = threading.Lock()  # held while a serial method runs
         self._counting = threading.Lock()
         self._calls = 0
+        self.serial_calls = 0  # of those that were counted by who had the turn
         self._errors = 0
 
     def statistics(self) -> DispatcherStatistics:
         """Counts so far."""
-        return DispatcherStatistics(self._calls, self._errors)
+        return DispatcherStatistics(self._calls + self.serial_calls, self._errors)
 
     def count(self, error: bool) -> None:
         """One call ended."""

@@ -34,6 +34,7 @@ FOREVER = -1.0  # in place of seconds left: no deadline
 
 HEADER = struct.Struct("<IBBHIf")
 HEADER_SIZE = HEADER.size
+_unpack = HEADER.unpack_from
 
 Payload: TypeAlias = "bytes | bytearray"
 Frame: TypeAlias = "tuple[int, int, int, int, float, Payload]"
@@ -70,7 +71,9 @@ def read_hello(frame: Frame) -> str:
     return bytes(payload[4:]).decode(errors="replace")
 
 
-def chunked(head: tuple[int, int, int, int, float], pieces: list[memoryview]) -> list[bytes | memoryview]:
+def chunked(
+    head: tuple[int, int, int, int, float], pieces: list[memoryview]
+) -> list[bytes | memoryview]:
     """A message of several pieces as frames of at most `CHUNK`: headers and views, in order.
 
     Args:
@@ -106,26 +109,36 @@ class Decoder:
     call `feed`. After an error it must not be used again.
     """
 
-    __slots__ = ("_big", "_big_at", "_big_head", "_open", "_rest")
+    __slots__ = ("_big_at", "_big_head", "_open", "_rest", "big")
 
     def __init__(self) -> None:
         self._rest = b""  # the beginning of a frame
-        self._big: bytearray | None = None  # a payload that is being received in place
+        self.big: bytearray | None = None  # a payload that is being received in place
         self._big_at = 0
         self._big_head: tuple[int, int, int, int, float] = (0, 0, 0, 0, 0.0)
         self._open: dict[tuple[int, int], bytearray] = {}  # {(kind, id): message so far}
 
     def target(self) -> memoryview | None:
         """Where the next bytes belong, or `None`: anywhere."""
-        return None if self._big is None else memoryview(self._big)[self._big_at :]
+        return None if self.big is None else memoryview(self.big)[self._big_at :]
+
+    def single(self, data: memoryview, count: int) -> tuple[int, int, int, int, int, float] | None:
+        """The header of the one whole frame without flags that the next `count` bytes are.
+
+        `None` if they are anything else; then `feed` them. A shorter way for the common case.
+        """
+        if count < HEADER_SIZE or self._rest or self.big is not None or self._open:
+            return None
+        head: tuple[int, int, int, int, int, float] = _unpack(data)
+        return head if head[0] == count - HEADER_SIZE and not head[2] else None
 
     def filled(self, count: int) -> list[Frame]:
         """`count` bytes were received into `target()`."""
-        assert self._big is not None
+        assert self.big is not None
         self._big_at += count
-        if self._big_at < len(self._big):
+        if self._big_at < len(self.big):
             return []
-        payload, self._big = self._big, None
+        payload, self.big = self._big, None
         frames: list[Frame] = []
         self._add(frames, self._big_head, payload)
         return frames
@@ -142,7 +155,7 @@ class Decoder:
         frames: list[Frame] = []
         at, end = 0, len(data)
         while end - at >= HEADER_SIZE:
-            size, kind, flags, extra, call, seconds = HEADER.unpack_from(data, at)
+            size, kind, flags, extra, call, seconds = _unpack(data, at)
             if size > CHUNK or not 0 < kind <= _LAST_KIND:
                 raise ProtocolError(
                     f"a frame of kind {kind} and {size} bytes; kinds are 1 to {_LAST_KIND} and "
@@ -151,8 +164,8 @@ class Decoder:
             start = at + HEADER_SIZE
             if end - start < size:
                 if size >= _BIG:
-                    self._big = bytearray(size)
-                    self._big[: end - start] = data[start:end]
+                    self.big = bytearray(size)
+                    self.big[: end - start] = data[start:end]
                     self._big_at = end - start
                     self._big_head = (kind, flags, extra, call, seconds)
                     return frames
@@ -163,7 +176,8 @@ class Decoder:
                 self._add(frames, (kind, flags, extra, call, seconds), payload)
             else:
                 frames.append((kind, flags, extra, call, seconds, payload))
-        self._rest = bytes(data[at:])
+        if at < end:
+            self._rest = bytes(data[at:])
         return frames
 
     def _add(
@@ -191,5 +205,5 @@ class Decoder:
         Raises:
           ProtocolError: in the middle of a message.
         """
-        if self._rest or self._big is not None or self._open:
+        if self._rest or self.big is not None or self._open:
             raise ProtocolError("the connection ended in the middle of a message")

@@ -42,7 +42,6 @@ class Future(Generic[R]):
     __slots__ = (
         "__weakref__",
         "_callbacks",
-        "_error",
         "_latches",
         "_source",
         "_state",
@@ -57,8 +56,7 @@ class Future(Generic[R]):
     ) -> None:
         self._source = source
         self._state = PENDING
-        self._value: Any = None
-        self._error: BaseException | None = None
+        self._value: Any = None  # or the exception, if it failed
         self._callbacks: list[Callable[[Future[R]], object]] | None = None
         self._latches: list[Any] | None = None
         self.method = method
@@ -94,9 +92,9 @@ class Future(Generic[R]):
         try:
             self._outcome()
         except BaseException as error:
-            if error is self._error:
-                return error
-            raise
+            if error is not self._value:
+                raise
+            return error
         return None
 
     def done(self) -> bool:
@@ -115,7 +113,7 @@ class Future(Generic[R]):
 
     def cancelled(self) -> bool:
         """Whether `cancel` came in time."""
-        return self._state == FAILED and type(self._error) is CallCancelled
+        return self._state == FAILED and type(self._value) is CallCancelled
 
     def add_done_callback(self, function: Callable[[Future[R]], object]) -> None:
         """Calls `function(self)` when the call has ended: at once if it has.
@@ -178,7 +176,7 @@ class Future(Generic[R]):
         with _changing:
             if self._state != PENDING:
                 return False
-            self._error = error
+            self._value = error
             self._state = FAILED
             latches, self._latches = self._latches, None
         if latches:
@@ -223,20 +221,23 @@ class Future(Generic[R]):
 
     def _outcome(self) -> R:
         if self._state == RAW:
-            try:
-                value = self._source.decode(self, self._value)
-            except BaseException as error:
-                with _changing:
-                    if self._state == RAW:
-                        self._error, self._value, self._state = error, None, FAILED
-            else:
-                with _changing:
-                    if self._state == RAW:
-                        self._value, self._state = value, DONE
-        if self._error is not None:
-            raise self._error
+            with _changing:
+                raw, still_raw = self._value, self._state == RAW
+            if still_raw:
+                self._decode(raw)
+        if self._state == FAILED:
+            raise self._value
         result: R = self._value
         return result
+
+    def _decode(self, raw: Any) -> None:
+        try:
+            value, state = self._source.decode(self, raw), DONE
+        except BaseException as error:
+            value, state = error, FAILED
+        with _changing:  # two threads may ask at once; one outcome counts
+            if self._state == RAW:
+                self._value, self._state = value, state
 
 
 def release(latch: Any) -> None:

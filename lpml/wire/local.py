@@ -218,9 +218,7 @@ def _lead_in_thread(dispatcher: Dispatcher, batcher: Batcher) -> None:
 class LocalItems:
     """The items of a generator of this process; each is made when it is taken."""
 
-    def __init__(
-        self, method: LocalMethod, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def __init__(self, method: LocalMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._method = method
         self._begin = (args, kwargs)
         self._generator: Any = None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias, final
 from lpml.errors import ProtocolError
 from lpml.wire import frames, memory
 from lpml.wire.codec import Encoded, decode
-from lpml.wire.frames import CHUNK, Payload
+from lpml.wire.frames import HEADER, Payload
 from lpml.wire.memory import File
 from lpml.wire.messages import INLINE, PRIVATE, Table, end_of, offsets, read_table
 from lpml.wire.segments import LARGE, Receiver, Sender
@@ -19,10 +19,10 @@ Head: TypeAlias = "tuple[int, int, int, int, float]"
 
 
 class Packed(NamedTuple):
-    """Bytes that are ready to be sent, and the files whose descriptors go with them."""
+    """A message that is ready to be sent, and the files whose descriptors go with it."""
 
     data: bytes | memoryview
-    files: tuple[File, ...] = ()
+    files: tuple[File, ...]
     segment: int = 0
 
 
@@ -33,8 +33,10 @@ class Published(NamedTuple):
     files: tuple[File, ...]
 
 
-def pack(head: Head, name: bytes, value: Encoded | Published, sender: Sender | None) -> Packed:
-    """One message.
+def pack(
+    head: Head, name: bytes, value: bytes | Encoded | Published, sender: Sender | None
+) -> bytes | Packed:
+    """One message; just bytes where no files go with it.
 
     Args:
       head: kind, flags, extra, id, seconds left.
@@ -43,26 +45,30 @@ def pack(head: Head, name: bytes, value: Encoded | Published, sender: Sender | N
       sender: the segments of the connection; `None` = everything inline.
     """
     kind, flags, extra, call, seconds = head
+    if type(value) is bytes:
+        size = len(name) + len(value)
+        if size < LARGE:
+            return HEADER.pack(size, kind, flags, extra, call, seconds) + name + value
+        value = Encoded(value, [], [])
+    flags |= frames.TABLE
     if isinstance(value, Published):
         payload = name + value.table
-        flags |= frames.TABLE
         return Packed(
             frames.header(len(payload), kind, flags, extra, call, seconds) + payload, value.files
         )
+    assert isinstance(value, Encoded)
     body, buffers, shared = value
-    if not buffers and not shared and len(body) < LARGE:
-        size = len(name) + len(body)
-        return Packed(frames.HEADER.pack(size, kind, flags, extra, call, seconds) + name + body)
     pieces = [memoryview(body), *buffers]
     entries, shared_files = _entries(shared)
-    flags |= frames.TABLE
     lengths = [piece.nbytes for piece in pieces]
     if sender is None or not memory.supported or sum(lengths) < LARGE:
         table = Table(INLINE, False, 0, 0, lengths, entries).pack()
-        data = frames.chunked(
-            (kind, flags, extra, call, seconds), [memoryview(name), memoryview(table), *pieces]
+        data = b"".join(
+            frames.chunked(
+                (kind, flags, extra, call, seconds), [memoryview(name), memoryview(table), *pieces]
+            )
         )
-        return Packed(b"".join(data), shared_files)
+        return Packed(data, shared_files) if shared_files else data
     placed, files = sender.place(pieces)
     payload = name + placed._replace(shared=entries).pack()
     return Packed(
@@ -72,9 +78,9 @@ def pack(head: Head, name: bytes, value: Encoded | Published, sender: Sender | N
     )
 
 
-def publish(value: Encoded) -> Encoded | Published:
+def publish(value: bytes | Encoded) -> bytes | Encoded | Published:
     """Prepares a value for several peers: a large one is written once, into a file."""
-    body, buffers, shared = value
+    body, buffers, shared = (value, [], []) if isinstance(value, bytes) else value
     pieces = [memoryview(body), *buffers]
     lengths = [piece.nbytes for piece in pieces]
     if not memory.supported or sum(lengths) < LARGE:

@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import sys
+from collections.abc import Callable
 from typing import final
 
 
@@ -27,6 +28,8 @@ class Poller:
         self._waker.setblocking(False)
         self._wake.setblocking(False)
         self.register(self._waker.fileno())
+        # `wait()` -> [(descriptor, events)] that are ready; waits for the first
+        self.wait: Callable[[], list[tuple[int, int]]] = self._poll.poll
 
     def register(self, fd: int) -> None:
         """Watches a descriptor for input."""
@@ -43,19 +46,13 @@ class Poller:
         with contextlib.suppress(OSError, KeyError):
             self._poll.unregister(fd)
 
-    def wait(self) -> list[tuple[int, int]]:
-        """`(descriptor, events)` that are ready; waits for the first. May be empty."""
-        try:
-            events = self._poll.poll()
-        except InterruptedError:
-            return []
-        waker = self._waker.fileno()
-        for event in events:
-            if event[0] == waker:
-                with contextlib.suppress(BlockingIOError):
-                    self._waker.recv(4096)
-                return [event for event in events if event[0] != waker]
-        return events
+    def woken(self, fd: int) -> bool:
+        """Whether `fd` is that of `wake`, which is then read."""
+        if fd != self._waker.fileno():
+            return False
+        with contextlib.suppress(BlockingIOError):
+            self._waker.recv(4096)
+        return True
 
     def wake(self) -> None:
         """Makes `wait` return, now or the next time."""

@@ -12,14 +12,15 @@ from typing import final
 from lpml.clock import Call
 from lpml.errors import ProtocolError, closest
 from lpml.wire import frames
-from lpml.wire.dispatch import Dispatcher
+from lpml.wire.dispatch import Dispatcher, Handler
 from lpml.wire.executor import Executor, failure
-from lpml.wire.frames import Frame
+from lpml.wire.frames import CALL, TABLE, Frame, Payload
 from lpml.wire.parcel import opened
 from lpml.wire.poller import Poller
 from lpml.wire.pool import Pool
 from lpml.wire.session import Job, Session
 from lpml.wire.sockets import check_peer
+from lpml.wire.transfer import receive_into
 
 _TICK = 0.05  # seconds that a call may run in the loop's thread before another takes the loop
 _RECEIVE = 1 << 16
@@ -51,6 +52,9 @@ class Server:
         self._dispatcher = dispatcher
         self._listener = listener
         self._poller = Poller()
+        self._clock = dispatcher.scope.clock
+        self._by_name = {name.encode(): each for name, each in dispatcher.handlers.items()}
+        self._inline = dispatcher.all_serial
         self._pool = Pool(f"lpml-{dispatcher.node}")
         self._executor = Executor(dispatcher, self._pool)
         self._sessions: dict[int, Session] = {}  # {descriptor: session}
@@ -156,29 +160,36 @@ class Server:
         with self._role:
             if self._owner == 0:
                 self._owner = me
-        executor = self._executor
+        executor, sessions, wait = self._executor, self._sessions, self._poller.wait
+        queue = executor.queue
         while not self._closed:
             with self._role:
                 self._executing = False
                 if self._owner != me:
                     return
-            events = self._poller.wait()
+            events = wait()
             if self._closed:
                 return
             self._rounds += 1
             for fd, _ in events:
-                session = self._sessions.get(fd)
+                session = sessions.get(fd)
                 if session is not None:
                     self._receive(session)
-                elif fd == self._listener.fileno():
+                    if self._owner != me:
+                        return  # a call lasted; who took the loop sees the other events
+                elif not self._poller.woken(fd):
                     self._accept()
-            if executor.queue:
-                self._executing = True
-                if not self._watched:
-                    self._watched = True
-                    with contextlib.suppress(RuntimeError):
-                        self._kick.release()
+            if queue:
+                self._execute()
                 executor.drain()
+
+    def _execute(self) -> None:
+        """This thread is about to run calls; the spare watches how long."""
+        self._executing = True
+        if not self._watched:
+            self._watched = True
+            with contextlib.suppress(RuntimeError):
+                self._kick.release()
 
     # Connections.
 
@@ -203,28 +214,66 @@ class Server:
             self._poller.register(session.fd)
 
     def _receive(self, session: Session) -> None:
-        session.flush()
+        if session.unsent:
+            session.flush()
+        decoder = session.decoder
         try:
-            target = session.decoder.target()
+            target = decoder.target() if decoder.big is not None else None
             into = self._buffer if target is None else target
-            count = session.receive(into)
+            count = receive_into(session.socket, into, session.receiver)
             if count == 0:
-                session.decoder.close()
+                decoder.close()
                 self._end(session)
                 return
             self._bytes_in += count
-            if target is None:
-                arrived = session.decoder.feed(into[:count])
-            else:
-                arrived = session.decoder.filled(count)
+            head = decoder.single(into, count)
+            if (
+                head is not None
+                and head[1] == CALL
+                and self._run_now(session, head, into[16:count])
+            ):
+                return
+            arrived = decoder.feed(into[:count]) if target is None else decoder.filled(count)
             for frame in arrived:
-                self._handle(session, frame)
+                if frame[0] == CALL and session.caller is not None:
+                    self._call(session, frame)
+                else:
+                    self._handle(session, frame)
         except BlockingIOError:
             return
         except ProtocolError as error:
             self._refuse(session, error)
         except OSError:
             self._end(session)
+
+    def _run_now(
+        self,
+        session: Session,
+        head: tuple[int, int, int, int, int, float],
+        payload: memoryview,
+    ) -> bool:
+        """Runs a plain serial call where it arrived, if it is its turn."""
+        _, _, _, length, identity, seconds = head
+        executor, turn = self._executor, self._dispatcher.turn
+        handler = self._by_name.get(bytes(payload[:length]))
+        if handler is None or not handler.plain or identity in session.jobs:
+            return False
+        if not self._inline or session.caller is None or executor.queue or not turn.acquire(False):
+            return False
+        try:
+            self._execute()
+            call = Call(None if seconds < 0 else self._clock.time() + seconds)
+            job = Job(session, identity, handler, call, 0, b"", 0)
+            session.jobs[identity] = job
+            # A copy: while this call runs, another may take the loop and the buffer with it.
+            executor.run_now(job, bytes(payload[length:]))
+        finally:
+            turn.release()
+            with self._role:  # from here on this thread reads sockets, if it still is the loop
+                self._executing = False
+        if executor.queue:  # put there by who took the loop meanwhile
+            executor.drain()
+        return True
 
     def _refuse(self, session: Session, error: ProtocolError) -> None:
         caller = session.caller or "a connection that said no hello"
@@ -244,10 +293,8 @@ class Server:
     # Frames.
 
     def _handle(self, session: Session, frame: Frame) -> None:
-        kind, flags, extra, identity, seconds, payload = frame
-        if kind == frames.CALL and session.caller is not None:
-            self._call(session, frame)
-        elif session.caller is None:
+        kind, _, extra, identity, _, payload = frame
+        if session.caller is None:
             session.caller = frames.read_hello(frame)
         elif kind == frames.CANCEL:
             job = session.jobs.get(identity)
@@ -264,21 +311,34 @@ class Server:
 
     def _call(self, session: Session, frame: Frame) -> None:
         _, flags, length, identity, seconds, payload = frame
-        dispatcher = self._dispatcher
-        name = bytes(payload[:length]).decode(errors="replace")
-        handler = dispatcher.handlers.get(name)
-        if identity in session.jobs or length > len(payload):
-            raise ProtocolError(f"a call of {name!r} with an id that is in use, or cut off")
-        content = opened(flags, payload, length, session.receiver)
+        handler = self._by_name.get(bytes(payload[:length]))
+        content = opened(flags, payload, length, session.receiver) if flags & TABLE else payload
         if handler is None:
-            words = f"{dispatcher.node} has no method {name!r}"
-            error = AttributeError(words + closest(name, list(dispatcher.handlers)))
-            session.send(failure(identity, error))
-            return
-        deadline = None if seconds < 0 else dispatcher.scope.clock.time() + seconds
-        job = Job(session, identity, handler, Call(deadline), flags, content, length)
+            handler = self._find(session, payload, length, identity)
+            if handler is None:
+                return
+        if identity in session.jobs:
+            raise ProtocolError(f"a call of {handler.name!r} has the id of another")
+        call = Call(None if seconds < 0 else self._clock.time() + seconds)
+        job = Job(session, identity, handler, call, flags, content, length)
         session.jobs[identity] = job
         self._executor.start(job)
+
+    def _find(
+        self, session: Session, payload: Payload, length: int, identity: int
+    ) -> Handler | None:
+        """The method with a name that was not found at once; tells the client if there is none."""
+        name = bytes(payload[:length])
+        handler = self._by_name.get(name)
+        if handler is None:
+            node, known = self._dispatcher.node, list(self._dispatcher.handlers)
+            words = f"{node} has no method {name.decode(errors='replace')!r}"
+            session.send(
+                failure(
+                    identity, AttributeError(words + closest(name.decode(errors="replace"), known))
+                )
+            )
+        return handler
 
 
 def _warn(message: str, *args: object) -> None:

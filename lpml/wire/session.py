@@ -12,9 +12,10 @@ from lpml.clock import Call
 from lpml.wire import frames
 from lpml.wire.dispatch import Handler
 from lpml.wire.frames import Decoder, Payload
+from lpml.wire.memory import File
 from lpml.wire.parcel import Content, Packed
 from lpml.wire.segments import Receiver, Sender
-from lpml.wire.transfer import receive_into, send_with_files
+from lpml.wire.transfer import send_with_files
 
 _JOIN = 1 << 18  # bytes that one send takes at once
 CHOKED = 64 << 20  # bytes waiting for a client from which on no more of its calls are read
@@ -25,18 +26,9 @@ RELIEVED = 8 << 20
 class Job:
     """One call that a client made."""
 
-    __slots__ = (
-        "arguments_at",
-        "call",
-        "credits",
-        "flags",
-        "generator",
-        "handler",
-        "id",
-        "parked",
-        "payload",
-        "session",
-    )
+    generator: Any = None
+    credits = 0  # items of a stream that the client will take
+    parked = False  # a stream waits for credits
 
     def __init__(
         self,
@@ -55,9 +47,6 @@ class Job:
         self.flags = flags
         self.payload: Payload | Content = payload
         self.arguments_at = arguments_at
-        self.generator: Any = None
-        self.credits = 0
-        self.parked = False
 
 
 @final
@@ -77,12 +66,9 @@ class Session:
         self.receiver = Receiver(partial(self._tell, frames.RELEASE))
         self._poller = poller
         self._lock = threading.Lock()
-        self._out: deque[Packed] = deque()
-        self._mask = poller.IN
-
-    def receive(self, into: memoryview) -> int:
-        """Receives into a buffer; the number of bytes, 0 at the end."""
-        return receive_into(self.socket, into, self.receiver)
+        self._out: deque[bytes | Packed] = deque()
+        self._send = connection.send
+        self._input = self._mask = poller.IN
 
     def memory(self, kind: int, identity: int, payload: Payload) -> None:
         """A message about segments."""
@@ -94,66 +80,89 @@ class Session:
 
     def _tell(self, kind: int, segment: int) -> None:
         """Goes with the next message. Takes no lock: the garbage collector may call it."""
-        self._out.append(Packed(frames.header(0, kind, call=segment)))
+        self._out.append(frames.header(0, kind, call=segment))
 
-    def put(self, packed: Packed) -> None:
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._out)
+
+    def put(self, message: bytes | Packed) -> None:
         """Adds a message to what the next `flush` sends."""
-        self._out.append(packed)
+        self._out.append(message)
 
-    def send(self, packed: Packed) -> None:
+    def send(self, message: bytes | Packed) -> None:
         """Sends a message now, or as soon as the client takes it."""
-        self._out.append(packed)
+        with self._lock:
+            if type(message) is bytes and not self._out and not self.closed:
+                try:
+                    sent = self._send(message)
+                except OSError:  # full, or gone: as `flush` says
+                    sent = 0
+                self.bytes_out += sent
+                if sent == len(message):
+                    return
+                if sent:
+                    self._out.append(Packed(memoryview(message)[sent:], ()))
+                else:
+                    self._out.append(message)
+            else:
+                self._out.append(message)
         self.flush()
 
     def flush(self) -> None:
         """Sends what can be sent without waiting; the loop sends the rest."""
+        out = self._out
         with self._lock:
             if self.closed:
-                self._out.clear()
+                out.clear()
                 return
-            out = self._out
             while out:
-                packed = out.popleft()
-                if not packed.files and out:
-                    packed = self._join(packed)
+                message = out.popleft()
+                data: bytes | memoryview
+                files: tuple[File, ...]
+                if isinstance(message, bytes):
+                    data, files = (self._join(message) if out else message), ()
+                else:
+                    data, files, _ = message
                 try:
-                    sent = self._transmit(packed)
+                    if files:
+                        sent = send_with_files(self.socket, data, files)
+                    else:
+                        sent = self._send(data)
                 except BlockingIOError:
                     sent = 0
                 except OSError:
                     out.clear()
                     break  # the loop sees the end of the connection
                 self.bytes_out += sent
-                if sent < len(packed.data):
-                    files = packed.files if sent == 0 else ()
-                    out.appendleft(Packed(memoryview(packed.data)[sent:], files))
+                if sent < len(data):
+                    rest = memoryview(data)[sent:] if sent else data
+                    out.appendleft(Packed(rest, files if sent == 0 else ()))
                     break
-            self._listen()
+            if out or self._mask != self._input:
+                self._listen()
 
-    def _join(self, packed: Packed) -> Packed:
+    def _join(self, message: bytes) -> bytes:
         """With the messages behind it, while they are small and carry no files."""
         out = self._out
-        pieces, size = [packed.data], len(packed.data)
-        while out and size < _JOIN and not out[0].files:
-            data = out.popleft().data
-            pieces.append(data)
-            size += len(data)
-        return Packed(b"".join(pieces))
-
-    def _transmit(self, packed: Packed) -> int:
-        if not packed.files:
-            return self.socket.send(packed.data)
-        return send_with_files(self.socket, packed.data, packed.files)
+        pieces, size = [message], len(message)
+        while out and size < _JOIN and type(out[0]) is bytes:
+            following = out.popleft()
+            assert isinstance(following, bytes)
+            pieces.append(following)
+            size += len(following)
+        return b"".join(pieces)
 
     def _listen(self) -> None:
         """Tells the poller what the loop should be woken for."""
-        mask = self._poller.IN
+        mask = self._input
         if self._out:
-            waiting = sum(len(packed.data) for packed in list(self._out))
-            choked = not self._mask & self._poller.IN
+            waiting = sum(map(_size, list(self._out)))
+            choked = not self._mask & self._input
             mask = self._poller.OUT
             if waiting < (RELIEVED if choked else CHOKED):
-                mask |= self._poller.IN
+                mask |= self._input
         if mask != self._mask:
             self._mask = mask
             self._poller.modify(self.fd, mask)
@@ -176,5 +185,9 @@ class Session:
     def refuse(self, reason: str) -> None:
         """Tells the client why its connection ends, in plain text."""
         text = reason.encode()[:4096]
-        self.put(Packed(frames.header(len(text), frames.REFUSED) + text))
+        self.put(frames.header(len(text), frames.REFUSED) + text)
         self.close()
+
+
+def _size(message: bytes | Packed) -> int:
+    return len(message) if isinstance(message, bytes) else len(message.data)
