@@ -63,7 +63,8 @@ class Adder:
       cuts: how each table's items are cut, `{table: cut}`.
       num_envs: `None` = one environment, whose arrays have no leading axis; a number = so many,
         `[E, ...]`, each with its own episodes.
-      steps_per_insert: how many steps are collected before they are sent.
+      steps_per_insert: how many steps are collected before they are sent; `None` = 64, and at
+        least 16 of each environment.
       priority: of new items; `None` = the highest that the table has seen.
       timeout: seconds that a full buffer may wait for the limiter; `None` = as long as it takes.
 
@@ -77,7 +78,7 @@ class Adder:
         cuts: Mapping[str, AbstractCut],
         *,
         num_envs: int | None = None,
-        steps_per_insert: int = 64,
+        steps_per_insert: int | None = None,
         priority: float | None = None,
         timeout: float | None = None,
     ) -> None:
@@ -92,7 +93,10 @@ class Adder:
         self._signature = signatures[0]
         self._lead: tuple[int, ...] = () if num_envs is None else (num_envs,)
         self._num_envs = num_envs or 1
+        steps_per_insert = steps_per_insert or max(64, 16 * self._num_envs)
         self._steps_per_insert = steps_per_insert
+        self._total = 0  # steps in the buffer
+        self._shapes = [(*self._lead, *field.shape) for field in self._signature.fields]
         self._priority = priority
         self._timeout = timeout
         self._writer = secrets.randbits(62)
@@ -152,7 +156,7 @@ class Adder:
           ReplayTimeout: the limiter did not let the items in; call `flush` to try again.
         """
         chosen = self._all if envs is None else np.flatnonzero(envs)
-        lanes = [self._lanes[lane] for lane in chosen.tolist()]
+        lanes = self._lanes if envs is None else [self._lanes[lane] for lane in chosen.tolist()]
         if not all(lane.open for lane in lanes):
             raise UsageError("Adder.add: an environment has no episode; call first")
         leaves = self._signature.flatten(
@@ -161,21 +165,22 @@ class Adder:
         places = np.array([lane.length for lane in lanes])
         for index in range(self._split, len(leaves)):
             self._write(index, leaves[index], chosen, places)
-        ended = np.broadcast_to(np.asarray(last, np.bool_), (self._num_envs,))[chosen].tolist()
         for lane in lanes:
             lane.length += 1
-        self._write_leaves(leaves[: self._split], chosen)
-        for lane, number, end in zip(lanes, chosen.tolist(), ended, strict=True):
-            if end:
+        self._total += len(lanes)
+        for index in range(self._split):
+            self._write(index, leaves[index], chosen, places + 1)
+        if last is not False:
+            for number in self._ended(last, chosen):
+                lane = self._lanes[number]
                 for buffer in self._buffers[self._split :]:
                     buffer[number, lane.length] = 0
                 lane.length += 1
+                self._total += 1
                 lane.ends.append(lane.length)
                 lane.open = False
-        total = sum(lane.length for lane in self._lanes)
-        if total >= self._steps_per_insert or any(
-            lane.length + 3 > self._rows for lane in self._lanes
-        ):
+        longest = max([lane.length for lane in lanes], default=0)
+        if self._total >= self._steps_per_insert or longest + 3 > self._rows:
             self.flush()
 
     def flush(self, timeout: float | None = None) -> None:
@@ -196,6 +201,7 @@ class Adder:
         if not cuts:
             return
         insert = self._make_insert(cuts)
+        self._total = 0
         for cut in cuts:
             self._advance(self._lanes[cut.lane], cut.lane, cut)
         self._send(insert, end)
@@ -206,6 +212,12 @@ class Adder:
             self.flush(timeout)
         finally:
             self._replay.close_writer(self._writer)
+
+    def _ended(self, last: Any, chosen: Ints) -> list[int]:
+        """Which of the environments ended."""
+        if np.ndim(last) == 0:
+            return chosen.tolist() if last else []
+        return [number for number in chosen.tolist() if last[number]]
 
     def _send(self, insert: Insert, end: float | None) -> None:
         """Sends until it is in. It stays pending until then."""
@@ -324,7 +336,7 @@ class Adder:
     def _write(self, index: int, value: Any, chosen: Ints, places: Ints) -> None:
         field = self._signature.fields[index]
         array = np.asarray(value)
-        if array.shape != (*self._lead, *field.shape):
+        if array.shape != self._shapes[index]:
             raise self._misfit(field, array)
         if array.dtype != field.dtype and not np.can_cast(array.dtype, field.dtype, "same_kind"):
             raise self._misfit(field, array)

@@ -190,7 +190,7 @@ def _match(template: Any, tree: Any, path: str, leaves: list[Any]) -> None:
         for index, child in enumerate(template):  # the common case, made short
             if isinstance(child, Field):
                 leaf = tree[index]
-                if leaf is not None and not isinstance(leaf, Mapping):
+                if leaf is not None and type(leaf) is not dict:
                     leaves.append(leaf)
                     continue
             _match(child, tree[index], _join(path, _name(template, index)), leaves)
