@@ -5,6 +5,7 @@ It is imported at the first row, so a run that logs nothing does not pay for it.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any, final
 
 from lpml.errors import LaunchError
@@ -35,9 +36,9 @@ class TensorBoardWriter:
 
     def write(self, row: Row) -> None:
         """Adds every metric of a row."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-
+        # Generated code, in which type checkers see no names.
+        Event: Any = importlib.import_module("tensorboardX.proto.event_pb2").Event
+        Summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
         values = [
             Summary.Value(tag=name, simple_value=value) for name, value in row.metrics.items()
         ]

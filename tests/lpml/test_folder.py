@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,8 +156,7 @@ def _records(path: Path) -> list[bytes]:
 
 
 def test_metrics_become_tensorboard_events_of_their_node(folder: RunFolder) -> None:
-    from tensorboardX.proto.event_pb2 import Event
-
+    Event: Any = importlib.import_module("tensorboardX.proto.event_pb2").Event
     exporter = Exporter(folder)
     writer = MetricsWriter(folder.metrics_file("worker/0"))
     writer.write({"loss": 0.25, "accuracy": math.nan}, 7, 12.5)
