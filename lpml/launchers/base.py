@@ -93,6 +93,14 @@ class AbstractLauncher(ABC):
         """A client of a node."""
 
     @abstractmethod
+    def service(self, node: str) -> object:
+        """The object itself, or `None` before it is built.
+
+        Raises:
+          UsageError: it lives in another process.
+        """
+
+    @abstractmethod
     def reports(self, timeout: float) -> Mapping[str, NodeReport]:
         """What each node says of itself; the last known where it does not answer in time."""
 

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import os
+import resource
 import select
 import shutil
 import signal
@@ -32,25 +33,25 @@ FORK_SAFE = frozenset(
 )
 """Packages that can be imported before a fork: they start no thread and open no device."""
 
-_NOT_HERE = ("lpml.cli", "lpml.testing", "lpml.__main__")
+_OURS = ("nodes", "programs", "agents", "compat")  # the parts of lpml that nodes are made of
 _ALWAYS = ("lpml.launchers.worker",)
 
 
 def preloads(modules: list[str]) -> list[str]:
     """The public ones of `modules` that may be imported before a fork."""
-    return [
-        name
-        for name in modules
-        if name.partition(".")[0] in FORK_SAFE
-        and not any(part.startswith("_") for part in name.split("."))
-        and not name.startswith(_NOT_HERE)
-    ]
+    return [name for name in modules if _may_be_imported(name.split("."))]
+
+
+def _may_be_imported(parts: list[str]) -> bool:
+    if parts[0] not in FORK_SAFE or any(part.startswith("_") for part in parts):
+        return False
+    return parts[0] != "lpml" or parts[1:2] == [] or parts[1] in _OURS
 
 
 def main(fd: int, launcher: int) -> None:
     """Runs the server on the socket `fd` until the process `launcher` closes its end or dies."""
-    os.setsid()
     system.adopt_orphans()
+    _raise_limit()
     server = ForkServer(socket.socket(fileno=fd), launcher)
     try:
         child = server.serve()
@@ -249,3 +250,11 @@ def _preload(modules: list[str]) -> None:
             if name in _ALWAYS:
                 traceback.print_exc()
                 raise
+
+
+def _raise_limit() -> None:
+    """A node may have a connection to each of thousands of others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -24,10 +24,14 @@ class Door:
       interface: its methods.
       context: its surroundings.
       node: its name.
+      address: where callers of other processes find it; "" = nowhere.
     """
 
-    def __init__(self, interface: Interface, context: Context, node: str) -> None:
+    def __init__(
+        self, interface: Interface, context: Context, node: str, address: wire.Address = ""
+    ) -> None:
         self._node = node
+        self._address = address
         self._changed = context.clock.condition()
         self._service: Any = None
         self._closed = False
@@ -41,7 +45,7 @@ class Door:
 
     def client(self, caller: str) -> Any:
         """A client; its calls wait until the door is open."""
-        return wire.local(self.dispatcher, caller=caller)
+        return wire.local(self.dispatcher, caller=caller, address=self._address)
 
     def open(self, service: Any) -> wire.Dispatcher:
         """From now on calls reach `service`."""

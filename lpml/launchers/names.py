@@ -1,4 +1,4 @@
-"""The launchers by name; each is loaded when it is asked for.
+"""The launchers by name, and the states of what they start.
 
 A new launcher is one file and one line in `LAUNCHERS`.
 """
@@ -6,8 +6,12 @@ A new launcher is one file and one line in `LAUNCHERS`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from lpml.errors import UsageError, closest
+
+NodeState = Literal["starting", "running", "finished", "failed", "stopped"]
+OutcomeState = Literal["finished", "failed", "stopped"]
 
 LAUNCHERS: Mapping[str, str] = {  # name -> module:class, loaded late
     "local_mt": "lpml.launchers.threads:ThreadLauncher",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 from lpml.errors import GraphError
-from lpml.launchers import devices
 from lpml.launchers.names import check_name, uses_processes
 from lpml.resources import Resources, Restart
 from lpml.service import Interface
@@ -98,6 +97,7 @@ def compile(program: Program, launch: str = "local_mp") -> Plan:
       UsageError: there is no such launcher.
     """
     from lpml.graph.check import examine, payload
+    from lpml.launchers import devices
 
     check_name(launch)
     machine = devices.Machine.find()

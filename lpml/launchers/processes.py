@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import resource
 import selectors
 import signal
 import socket
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lpml import wire
+from lpml.errors import UsageError
 from lpml.launchers import devices, exits, pipes, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.plan import NodePlan, Plan
@@ -33,7 +35,7 @@ MARK = "LPML_SOCKETS_OF_RUN"
 
 
 @final
-@dataclass
+@dataclass(eq=False)
 class _Process:
     """What the launcher knows of one process and its nodes."""
 
@@ -76,6 +78,7 @@ class ProcessLauncher(AbstractLauncher):
         self._interfaces = {node.name: node.interface for node in plan.nodes}
         self._processes: dict[str, _Process] = {}
         self._of: dict[str, _Process] = {}  # {node: its process}
+        _make_room(len(plan.nodes))
         self._server = take()
         try:
             self._prepare()
@@ -188,6 +191,7 @@ class ProcessLauncher(AbstractLauncher):
                     node.index,
                     node.interface,
                     node.payload,
+                    self._addresses[node.name],
                     str(self._folder.log_file(node.name)),
                 )
                 for node in process.nodes
@@ -391,6 +395,12 @@ class ProcessLauncher(AbstractLauncher):
         process = self._of[node]
         return process.peak or (system.peak_memory(process.pid) if process.pid else 0)
 
+    def service(self, node: str) -> object:
+        raise UsageError(
+            f"{node} lives in a process of its own, so its object cannot be had here; "
+            "call it through client(), or launch on 'test' or 'local_mt'"
+        )
+
     def stack(self, node: str, timeout: float) -> str:
         process = self._of[node]
         if process.control is None:
@@ -426,3 +436,13 @@ class ProcessLauncher(AbstractLauncher):
         state = system.process_state(process.pid)
         said = {"T": "it is stopped by a signal", "D": "it waits for a device", "": "it is gone"}
         return f"{process.key} does not answer: {said.get(state, f'process state {state}')}"
+
+
+def _make_room(nodes: int) -> None:
+    """Lets this process open what so many nodes need, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 256 + 4 * nodes
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

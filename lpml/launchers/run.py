@@ -5,25 +5,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import shutil
-import tempfile
 import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
 from lpml.errors import LaunchError, NodeError, UsageError, closest
-from lpml.launchers import rendezvous
-from lpml.launchers.base import AbstractLauncher, NodeReport, load
 from lpml.launchers.names import check_name
 from lpml.launchers.plan import NodePlan, Plan, compile
 from lpml.launchers.status import NodeStatus, Outcome, RunStatus
-from lpml.launchers.supervisor import Supervisor
-from lpml.launchers.watch import StopRequest, Watch
-from lpml.record.folder import RunFolder
 
+# The rest is imported when something is launched: `import lpml` stays cheap.
 if TYPE_CHECKING:
     from lpml.graph.program import Program
+    from lpml.launchers.base import NodeReport
+    from lpml.record.folder import RunFolder
 
 TEST_TIME_LIMIT = 60.0
 """Seconds that a run of the launcher `test` may last where nothing else was said."""
@@ -50,6 +46,10 @@ class Run:
         time_limit: float | None,
         temporary: bool,
     ) -> None:
+        from lpml.launchers.base import load
+        from lpml.launchers.supervisor import Supervisor
+        from lpml.launchers.watch import Watch
+
         self.name = folder.name
         """The run's id: the name of its folder."""
         self.folder = folder
@@ -61,7 +61,7 @@ class Run:
         self._supervisor = Supervisor(
             self._nodes, start_timeout=start_timeout, stop_timeout=stop_timeout
         )
-        self._engine: AbstractLauncher = load(plan.launch)(plan, folder, sockets)
+        self._engine = load(plan.launch)(plan, folder, sockets)
         self._watch = Watch(
             plan,
             self._engine,
@@ -75,14 +75,22 @@ class Run:
         )
 
     def _start(self, sockets: Path) -> None:
+        try:
+            self._open(sockets)
+        except BaseException:
+            self._engine.close()
+            raise
+        _live.add(self)
+        self._watch.start()
+
+    def _open(self, sockets: Path) -> None:
+        from lpml.launchers import rendezvous
         from lpml.launchers.control import ControlServer
 
         control = ControlServer(self, sockets)
         self._watch.at_the_end(control.close)
         rendezvous.publish(sockets, self.name, self.plan.program, self.launch, self.folder.path)
         control.start()
-        _live.add(self)
-        self._watch.start()
 
     @property
     def failure(self) -> NodeError | None:
@@ -133,6 +141,8 @@ class Run:
 
     def request_stop(self, reason: str = "", timeout: float | None = None) -> None:
         """As `stop`, without waiting for the end."""
+        from lpml.launchers.watch import StopRequest
+
         if not self._watch.ended.is_set():
             self._watch.request_stop(StopRequest(reason or "it was stopped", timeout))
 
@@ -216,6 +226,8 @@ class Run:
         )
 
     def _node_status(self, node: NodePlan, report: NodeReport | None) -> NodeStatus:
+        from lpml.launchers.base import NodeReport
+
         said = report or NodeReport()
         return NodeStatus(
             name=node.name,
@@ -273,6 +285,12 @@ def launch(
       ...     run.client("hello/0").greet("you")
       'hello you'
     """
+    import shutil
+    import tempfile
+
+    from lpml.launchers import rendezvous
+    from lpml.record.folder import RunFolder
+
     check_name(launch)
     plan = compile(program, launch)
     temporary = launch == "test" and directory is None

@@ -44,6 +44,7 @@ class ServerProcess:
                 stderr=self._errors,
                 env=environment,
                 pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # a Ctrl-C on the terminal is for the launcher
             )
         except OSError as error:
             ours.close()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from lpml.launchers.supervisor import NodeState, OutcomeState
+from lpml.launchers.names import NodeState, OutcomeState
 
 
 @final

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
-NodeState = Literal["starting", "running", "finished", "failed", "stopped"]
-OutcomeState = Literal["finished", "failed", "stopped"]
+from lpml.launchers.names import NodeState, OutcomeState
+
 Phase = Literal["running", "stopping", "closing", "ended"]
 
 TERMINATE_AT = 0.6  # of the stop deadline: what still works is interrupted

@@ -6,11 +6,9 @@ Linux does all of it. Elsewhere each function does what it can and says so by it
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +20,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 def _prctl(option: int, value: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
+    import ctypes
+
     return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
 
 
@@ -38,6 +38,8 @@ def adopt_orphans() -> bool:
 def name_process(name: str) -> None:
     """Shows `name` in process listings, as far as its first 15 characters."""
     if sys.platform.startswith("linux"):
+        import ctypes
+
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
@@ -129,6 +131,8 @@ def memory_file(name: str, data: bytes) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create(name)
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     view = memoryview(data)

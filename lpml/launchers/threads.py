@@ -150,5 +150,4 @@ class ThreadLauncher(AbstractLauncher):
         return stacks.one_thread(self._threads[node].ident)
 
     def service(self, node: str) -> object:
-        """The object itself: what a test on threads may look into. `None` before it is built."""
         return self._hosts[node].door.service

@@ -20,9 +20,10 @@ from lpml.launchers import rendezvous
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.exporting import INTERVAL as EXPORT_INTERVAL
 from lpml.launchers.exporting import Exporting
+from lpml.launchers.names import OutcomeState
 from lpml.launchers.output import Echo
 from lpml.launchers.plan import Plan
-from lpml.launchers.supervisor import Decision, Failure, OutcomeState, Supervisor
+from lpml.launchers.supervisor import Decision, Failure, Supervisor
 from lpml.record.folder import RunFolder
 
 T = TypeVar("T")

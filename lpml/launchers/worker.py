@@ -54,6 +54,7 @@ class NodeSpec:
     index: int
     interface: Interface
     payload: bytes
+    address: str
     log: str
 
 
@@ -275,7 +276,7 @@ class _Process:
                 peer.address, peer.interface, node=name, caller=node.name, log=node.log
             )
 
-        door = Door(node.interface, context, node.name)
+        door = Door(node.interface, context, node.name, node.address)
         return Host(
             node.name, node.interface, node.payload, context, resolve, self._report, door, listener
         )

@@ -137,7 +137,8 @@ class LocalMethod(Method):
         except Exception as cause:
             current_scope.reset(scope)
             ours = False
-            raise self.failed(cause) from cause.__cause__
+            error_there = self.failed(cause)
+            raise error_there from error_there.__cause__
         finally:
             if ours:
                 current_scope.reset(scope)

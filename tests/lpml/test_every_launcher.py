@@ -587,7 +587,7 @@ def test_a_second_stop_kills_at_once(start: Launch) -> None:
 
 def test_an_unknown_launcher_is_a_usage_error() -> None:
     with pytest.raises(lpml.UsageError, match="did you mean 'local_mp'"):
-        lpml.launch(program_of(lpml.Node(Counter)), "local_pm")
+        lpml.launch(program_of(lpml.Node(Counter)), "local_mpp")
 
 
 def test_the_test_launcher_removes_its_folder() -> None:
