@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpml.launchers.supervisor import GRACE, Decision, Failure, Supervisor
@@ -234,6 +234,7 @@ def anything(
     return supervisor.tick(now)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_whatever_happens_the_program_ends_by_the_deadline(data: st.DataObject) -> None:
     nodes = ["a", "b", "c"]
