@@ -7,7 +7,7 @@ ARGS ?=
 PYTEST ?= -q
 
 python := .venv/bin/python
-pip := -m pip --disable-pip-version-check install --quiet
+pip := -m pip --disable-pip-version-check install --quiet --quiet
 sources := lpml tests
 
 .DELETE_ON_ERROR:
@@ -68,12 +68,12 @@ clean:
 	  exit 1; }
 
 .venv/.has-programs: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "installing lpml and what its programs need into .venv"
+	@echo "installing lpml and what its programs need into .venv; a minute or two"
 	@$(python) $(pip) -c constraints.txt --config-settings editable_mode=compat -e '.[all]'
 	@touch $@
 
 .venv/.has-dev: .venv/.has-programs
-	@echo "installing the tools for tests into .venv"
+	@echo "installing the tools for tests into .venv; a minute"
 	@$(python) $(pip) -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
 
