@@ -23,7 +23,6 @@ from lpml.nodes.roles import (
     Snapshot,
     check_structure,
 )
-from lpml.wire.segments import Shared
 
 
 @final
@@ -205,7 +204,7 @@ class ParameterServer(AbstractParameterServer):
 
     def _snapshot(self) -> Snapshot:
         if self._published is None or self._published.version != self._version:
-            shared = Shared(jax.tree.map(np.asarray, self._params))
+            shared = lpml.Shared(jax.tree.map(np.asarray, self._params))
             self._published = Snapshot(self._version, shared, self._final)
             self._snapshots += 1
         return self._published

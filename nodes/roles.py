@@ -5,15 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import jax
 
-from lpml.resources import Resources, Restart
-from lpml.wire.segments import Shared
+import lpml
 
 Params: TypeAlias = Any
 """A pytree of arrays. `Any`, since type checkers cannot express "nested containers of arrays"."""
+
+
+class Readable(Protocol):
+    """What holds parameters: a `lpml.Shared`, or what looks like one."""
+
+    @property
+    def value(self) -> Params: ...
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Snapshot:
 
     version: int
     """How many updates these parameters have seen."""
-    shared: Shared[Params]
+    shared: Readable
     final: bool = False
     """No more updates will be made: workers may leave."""
 
@@ -81,8 +87,8 @@ class AbstractParameterServer(ABC):
     """
 
     lpml_role: ClassVar[str] = "parameter server"
-    lpml_resources: ClassVar[Resources] = Resources(cpu=1)
-    lpml_restart: ClassVar[Restart] = Restart.never()
+    lpml_resources: ClassVar[lpml.Resources] = lpml.Resources(cpu=1)
+    lpml_restart: ClassVar[lpml.Restart] = lpml.Restart.never()
 
     @abstractmethod
     def pull(

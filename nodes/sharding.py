@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, final
 
 import jax
@@ -17,7 +18,6 @@ from lpml.nodes.roles import (
     Snapshot,
     check_structure,
 )
-from lpml.wire.segments import Shared
 
 R = TypeVar("R")
 Shard: TypeAlias = dict[str, Params]  # {path of a leaf: the leaf}
@@ -57,6 +57,13 @@ def split_params(params: Params, num_shards: int) -> list[Shard]:
 
 def _num_bytes(leaf: Params) -> int:
     return int(np.prod(leaf.shape, dtype=np.int64) * np.dtype(leaf.dtype).itemsize)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A tree put together from the shards; unlike a `Shared` it is never copied, nor sent."""
+
+    value: Params
 
 
 class ShardedVersion(int):
@@ -162,7 +169,7 @@ class ShardedParameterServer(AbstractParameterServer):
         tree = jax.tree.unflatten(jax.tree.structure(self._template), leaves)
         return Snapshot(
             version=ShardedVersion([part.version for part in parts]),
-            shared=Shared(tree),
+            shared=_Whole(tree),
             final=all(part.final for part in parts),
         )
 

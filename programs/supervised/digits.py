@@ -114,21 +114,21 @@ def batches(
     epoch begins the next.
 
     Args:
-      batch_size: B, at most the size of the shard.
+      batch_size: B; more than the shard holds makes a batch of several epochs.
 
     Raises:
-      ValueError: the shard is smaller than a batch.
+      ValueError: there is no such batch or shard.
     """
     own = np.arange(shard, len(examples), num_shards)
-    if not 1 <= batch_size <= len(own):
+    if batch_size < 1 or not len(own):
         raise ValueError(
             f"batch_size={batch_size}: shard {shard} of {num_shards} has {len(own)} examples; "
-            "give a batch size from 1 to that, or fewer workers"
+            "give a batch size of at least 1, and no more workers than examples"
         )
     rng = np.random.default_rng((seed, shard))
     order = np.empty(0, dtype=own.dtype)
     while True:
-        if len(order) < batch_size:
+        while len(order) < batch_size:
             order = np.concatenate([order, rng.permutation(own)])
         chosen, order = order[:batch_size], order[batch_size:]
         yield examples.images[chosen], examples.labels[chosen]
@@ -156,7 +156,7 @@ class Worker:
         *,
         shard: int = 0,
         num_shards: int = 1,
-        batch_size: int = 64,
+        batch_size: int = 128,
         overlap: bool = False,
         pause: float = 0.0,
         seed: int = 0,

@@ -33,9 +33,9 @@ Mode = Literal["asynchronous", "synchronous", "bounded-staleness"]
 def program(
     num_workers: int = 2,
     mode: Mode = "asynchronous",
-    updates: int = 800,
-    batch_size: int = 64,
-    learning_rate: float = 0.1,
+    updates: int = 600,
+    batch_size: int = 128,
+    learning_rate: float = 0.2,
     bound: int = 3,
     backup_workers: int = 0,
     num_servers: int = 1,

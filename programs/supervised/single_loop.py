@@ -13,7 +13,7 @@ from lpml.programs.supervised import digits
 
 
 def train(
-    updates: int = 800, batch_size: int = 64, learning_rate: float = 0.1, seed: int = 0
+    updates: int = 600, batch_size: int = 128, learning_rate: float = 0.2, seed: int = 0
 ) -> tuple[Params, float]:
     """One jitted call per update: gradient and optimiser in one.
 

@@ -62,9 +62,10 @@ def simulate(
     clock = VirtualClock()
     with node("server/0", clock=clock):
         params = digits.init_params(seed) if learn else NOTHING
-        server = ParameterServer(params, optax.sgd(0.1), mode=mode, max_updates=updates, lease=50.0)
+        server = ParameterServer(params, optax.sgd(0.2), mode=mode, max_updates=updates, lease=50.0)
         streams = [
-            digits.batches(digits.load()[0], 64, seed, worker, workers) for worker in range(workers)
+            digits.batches(digits.load()[0], 128, seed, worker, workers)
+            for worker in range(workers)
         ]
         bases: dict[int, Snapshot] = {}
         events: list[tuple[float, int]] = []  # (when a gradient is ready, whose), a heap
@@ -115,12 +116,12 @@ def hiccups(seed: int = 0) -> Duration:
     "mode", [Asynchronous(), Synchronous(4), Synchronous(4, 1), BoundedStaleness(3)], ids=repr
 )
 def test_every_mode_reaches_97_percent_with_a_straggler(mode: Consistency, seed: int) -> None:
-    assert simulate(mode, straggler, updates=800, seed=seed).accuracy >= 0.97
+    assert simulate(mode, straggler, updates=600, seed=seed).accuracy >= 0.97
 
 
 @pytest.mark.parametrize("mode", [Asynchronous(), Synchronous(2), BoundedStaleness(1)], ids=repr)
 def test_every_mode_learns(mode: Consistency) -> None:
-    assert simulate(mode, lambda worker: 1.0, workers=2, updates=120).accuracy >= 0.94
+    assert simulate(mode, lambda worker: 1.0, workers=2, updates=60).accuracy >= 0.94
 
 
 def test_an_asynchronous_straggler_delays_nobody_but_is_stale() -> None:

@@ -21,7 +21,7 @@ SEED = 3
 
 
 def server(**options: Any) -> ParameterServer:
-    return ParameterServer(digits.init_params(SEED), optax.sgd(0.1), **options)
+    return ParameterServer(digits.init_params(SEED), optax.sgd(0.2), **options)
 
 
 def test_the_data_are_split_and_centred_as_documented() -> None:
@@ -66,9 +66,16 @@ def test_batches_run_on_from_one_epoch_to_the_next() -> None:
     assert sorted(labels[:5]) == sorted(labels[5:]) == [0, 1, 2, 3, 4]
 
 
-def test_a_batch_larger_than_its_shard_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size=64: shard 0 of 30 has 45 examples"):
-        next(digits.batches(digits.load()[0], 64, seed=0, num_shards=30))
+def test_a_batch_larger_than_its_shard_takes_several_epochs() -> None:
+    examples = digits.Examples(np.arange(5.0)[:, None], np.arange(5, dtype=np.int32))
+    _, labels = next(digits.batches(examples, 4, seed=0, shard=1, num_shards=2))
+    assert sorted(labels) == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize(("batch_size", "num_shards"), [(0, 1), (64, 1348)])
+def test_no_batch_and_no_examples_are_refused(batch_size: int, num_shards: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}: shard"):
+        next(digits.batches(digits.load()[0], batch_size, 0, num_shards - 1, num_shards))
 
 
 def test_one_worker_does_exactly_what_the_single_loop_does() -> None:
@@ -96,7 +103,7 @@ def test_synchronous_workers_do_what_one_does_with_their_batches_together() -> N
             ps.push(name, grads, version=version, weight=32)
         both = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         _, grads = digits.loss_and_gradient(params, *both)
-        params = jax.tree.map(lambda p, g: p - np.float32(0.1) * np.asarray(g), params, grads)
+        params = jax.tree.map(lambda p, g: p - np.float32(0.2) * np.asarray(g), params, grads)
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5),
         ps.pull().params,
