@@ -75,7 +75,7 @@ def _draw(curves: Curves, title: str) -> Any:
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.4 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, (metric, lines) in zip(panels, curves.items(), strict=False):
+    for (metric, lines), panel in zip(curves.items(), panels, strict=False):
         for node, (steps, values) in sorted(lines.items()):
             few = len(steps) < 30
             panel.plot(steps, values, label=node, lw=1.4, marker="." if few else None)
