@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -24,6 +25,7 @@ from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
 from lpml.wire.segments import Receiver, Sender
 from lpml.wire.transfer import receive_into, send_with_files
 
+Arguments: TypeAlias = "bytes | Encoded | Published"
 Arrived: TypeAlias = "tuple[int, Payload | Content]"
 """kind, and the payload with what it refers to"""
 
@@ -31,6 +33,10 @@ _RECEIVE = 1 << 16
 _DO_NOT_WAIT = int(socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
 _PATIENCE = 0.25  # seconds for which the kernel waits before we look at deadlines again
 _LINGER = 0.2  # seconds that an idle reader thread stays for more to attend to
+
+
+class _Late(Exception):
+    """The deadline passed before anything of a message could be sent."""
 
 
 @final
@@ -65,7 +71,7 @@ class Channel:
         self._later: deque[bytes] = deque()  # frames that go with the next message
         self._unsent = b""  # the rest of one of them
         self._to_call_back: deque[Future[Any]] = deque()
-        this = weakref.ref(self)
+        this: weakref.ref[Channel] = weakref.ref(self)
         self._sender = Sender(partial(_tell, this, frames.FORGET))
         self._receiver = Receiver(partial(_tell, this, frames.RELEASE))
         seconds = int(_PATIENCE)
@@ -106,7 +112,7 @@ class Channel:
             self._send(packed, future.deadline)
         except OSError as error:
             self._break(f"{self.node} is gone ({error.strerror or error})")
-        except TimeoutError:
+        except _Late:
             if isinstance(packed, Packed):
                 self._sender.lose(packed.segment)
             self._expire(future)
@@ -133,7 +139,7 @@ class Channel:
             self._send(message, future.deadline)
         except OSError as error:
             self._break(f"{self.node} is gone ({error.strerror or error})")
-        except TimeoutError:
+        except _Late:
             self._expire(future)
         if self._reading.acquire(False):
             reply = self._lead(future, future.deadline, call)
@@ -196,9 +202,8 @@ class Channel:
 
     def cancel(self, future: Future[Any]) -> None:
         """Tells the node that nobody waits any more."""
-        if self._futures.pop(future.call, None) is not None:
-            if future.call > 0:
-                self.tell_soon(frames.header(0, frames.CANCEL, call=future.call))
+        if self._futures.pop(future.call, None) is not None and future.call > 0:
+            self.tell_soon(frames.header(0, frames.CANCEL, call=future.call))
         future.call_back()
 
     def attend(self, future: Future[Any]) -> None:
@@ -226,7 +231,7 @@ class Channel:
             raise
         except Exception as error:
             raise future.method.unreadable(error) from error
-        if kind == REPLY or kind == frames.ITEM:
+        if kind in (REPLY, frames.ITEM):
             return value
         raise future.method.remote(*value)
 
@@ -393,7 +398,7 @@ class Channel:
     def _handle(self, frame: Frame) -> None:
         kind, flags, _, call, _, payload = frame
         content = opened(flags, payload, 0, self._receiver) if flags & TABLE else payload
-        if kind == REPLY or kind == ERROR:
+        if kind in (REPLY, ERROR):
             future = self._futures.pop(call, None)
             if future is not None:
                 future.complete((kind, content), RAW)
@@ -431,7 +436,7 @@ class Channel:
         """Sends a message, reading meanwhile if the socket is full.
 
         Raises:
-          TimeoutError: nothing could be sent until `end`.
+          _Late: nothing could be sent until `end`.
         """
         with self._writing:
             if self._later or self._unsent:
@@ -463,7 +468,7 @@ class Channel:
                 except BlockingIOError:
                     self._make_room()
                     if self._late(end):
-                        raise TimeoutError from None
+                        raise _Late from None
         finally:
             if 0 < done < total:  # half a message is out: nothing can follow it
                 self._break(f"the connection to {self.node} was cut within a message")
@@ -500,10 +505,8 @@ class Channel:
     def _break(self, reason: str) -> None:
         """No more calls: fails all that are pending, at once."""
         self.broken = self.broken or reason
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         while self._futures:
             try:
                 _, future = self._futures.popitem()

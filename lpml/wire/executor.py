@@ -268,11 +268,12 @@ class Executor:
     def _finish(self, job: Job, place: Place) -> None:
         job.session.jobs.pop(job.id, None)
         place.arguments = ((), {})
-        error = place.error
-        if error is None:
+        if place.error is None:
             try:
-                packed = self._success(job, frames.REPLY, place.result)
-                self._dispatcher.count(error=False)
+                message = self._success(job, frames.REPLY, place.result)
+                self._count(False)
             except BaseException as unsendable:
-                error = unsendable
-        job.session.send(packed if error is None else self._failed(job, error))
+                message = self._failed(job, unsendable)
+        else:
+            message = self._failed(job, place.error)
+        job.session.send(message)

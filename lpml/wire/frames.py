@@ -138,7 +138,7 @@ class Decoder:
         self._big_at += count
         if self._big_at < len(self.big):
             return []
-        payload, self.big = self._big, None
+        payload, self.big = self.big, None
         frames: list[Frame] = []
         self._add(frames, self._big_head, payload)
         return frames

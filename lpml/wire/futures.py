@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Generator
 from typing import Any, Generic, Protocol, TypeVar, final
@@ -89,13 +90,11 @@ class Future(Generic[R]):
         """What the call raised, or `None` if it returned; waits as `result`."""
         if self._state == PENDING and not self._source.wait(self, timeout):
             raise CallTimeout(f"{self.method} has no result after {timeout} s; the call goes on")
-        try:
-            self._outcome()
-        except BaseException as error:
-            if error is not self._value:
-                raise
-            return error
-        return None
+        if self._state == RAW:
+            with contextlib.suppress(Exception):
+                self._outcome()
+        failed: BaseException | None = self._value if self._state == FAILED else None
+        return failed
 
     def done(self) -> bool:
         """Whether the call has ended, one way or another. Does not block."""
@@ -143,10 +142,8 @@ class Future(Generic[R]):
                     waiter.set_result(None)
 
             def call_soon(_: Future[R]) -> None:
-                try:
+                with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                     loop.call_soon_threadsafe(wake)
-                except RuntimeError:  # the loop was closed meanwhile
-                    pass
 
             self.add_done_callback(call_soon)
             try:
@@ -242,7 +239,5 @@ class Future(Generic[R]):
 
 def release(latch: Any) -> None:
     """Opens a latch, which may be open already."""
-    try:
+    with contextlib.suppress(RuntimeError):
         latch.release()
-    except RuntimeError:
-        pass

@@ -12,7 +12,6 @@ import cloudpickle
 
 from lpml.wire.shared import Shared, shared_by_id
 
-
 _MOST_SHARED = 200  # in one message; the kernel hands over 253 descriptors at once
 
 

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import threading
 from dataclasses import dataclass
-from time import monotonic
 from typing import final
 
 from lpml.clock import Call

@@ -54,7 +54,7 @@ class Shared(Generic[T_co]):
             self._publish([memoryview(body), *buffers])
         else:
             self._body = body
-            self._buffers = tuple([bytes(buffer) for buffer in buffers])
+            self._buffers = tuple(map(bytes, buffers))
         _known[self.id] = self
 
     def _set(
@@ -105,13 +105,12 @@ class Shared(Generic[T_co]):
     def __deepcopy__(self, memo: object) -> Shared[T_co]:
         return self  # immutable
 
-    def __reduce__(self) -> Any:
+    def __reduce_ex__(self, protocol: Any) -> Any:
         if self._file is None:
-            # Out of band, so that they are copied once.
-            buffers = tuple(pickle.PickleBuffer(buffer) for buffer in self._buffers)
-            return _inline, (self.id, self._body, buffers)
-        body, *pieces = (bytes(piece) for piece in _pieces(self._file, self.nbytes))
-        return _inline, (self.id, body, tuple(pieces))
+            buffers = tuple(map(pickle.PickleBuffer if protocol >= 5 else bytes, self._buffers))
+            return _inline, (self.id, self._body, buffers)  # out of band: copied once
+        copies = [bytes(piece) for piece in _pieces(self._file, self.nbytes)]
+        return _inline, (self.id, copies[0], tuple(copies[1:]))
 
 
 def _pieces(file: File, size: int) -> list[memoryview]:
