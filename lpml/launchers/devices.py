@@ -161,7 +161,7 @@ def apply(before: Mapping[str, str], count: int) -> None:
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # a fork copies the state, so all would draw the same
         if count > 1:
-            import threadpoolctl  # type: ignore[import-untyped]  # it ships no types
+            import threadpoolctl
 
             threadpoolctl.threadpool_limits(count)
     if "jax" in sys.modules:

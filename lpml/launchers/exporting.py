@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from typing import final
 
 from lpml.errors import LaunchError
 from lpml.record.folder import RunFolder
 
+_log = logging.getLogger("lpml")
 INTERVAL = 2.0  # seconds between two looks
 
 
@@ -20,7 +23,6 @@ class Exporting:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._looked_at = float("-inf")
-        self.trouble = ""
 
     @property
     def started(self) -> bool:
@@ -54,10 +56,8 @@ class Exporting:
         try:
             while not self._over.wait(INTERVAL):
                 exporter.poll()
-        except LaunchError as error:  # a full disk: the metrics themselves are complete or not
-            self.trouble = str(error)
+        except LaunchError as error:  # a full disk; the run goes on without
+            _log.warning("%s", error)
         finally:
-            try:
+            with contextlib.suppress(LaunchError):  # said already
                 exporter.close()
-            except LaunchError as error:
-                self.trouble = str(error)

@@ -330,6 +330,8 @@ class ProcessLauncher(AbstractLauncher):
             self._changed.notify_all()
         if control is not None:
             self._selector.unregister(control)
+            with contextlib.suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
             control.close()
 
     def close(self) -> None:

@@ -85,6 +85,8 @@ class ServerProcess:
         Returns:
           Whether it could see to that itself; if not, something may be left.
         """
+        with contextlib.suppress(OSError):  # closing is not enough where a fork has a copy
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         try:
             self.process.wait(timeout)

@@ -7,6 +7,7 @@ end, whatever that end was.
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import shutil
 import threading
@@ -27,6 +28,7 @@ from lpml.launchers.supervisor import Decision, Failure, Supervisor
 from lpml.record.folder import RunFolder
 
 T = TypeVar("T")
+_log = logging.getLogger("lpml")
 
 ECHO_INTERVAL = 0.1  # seconds between looks at the logs
 STATUS_INTERVAL = 1.0  # seconds between two writes of status.json, at least
@@ -210,9 +212,10 @@ class Watch:
         if now - self._written < STATUS_INTERVAL and self._supervisor.phase != "ended":
             return
         self._written = now
-        # A full disk must not end the run: the nodes that write to it will say so.
-        with contextlib.suppress(LaunchError):
+        try:
             self._folder.write_json(self._folder.status_json, self._status())
+        except LaunchError as error:  # a full disk ends no run: the nodes that need it will say so
+            _log.warning("%s", error)
 
     # The end.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
+import inspect
 import os
 import pickle
 import random
@@ -138,7 +139,7 @@ class Host:
                 return
             doing = "run()"
             if not self.context.should_stop:
-                run()
+                _run(run)
         except ProgramStopped:
             pass
         except SystemExit as leaving:
@@ -212,6 +213,14 @@ class Host:
         )
 
 
+def _run(run: Callable[[], object]) -> None:
+    result = run()
+    if inspect.iscoroutine(result):
+        import asyncio
+
+        asyncio.run(result)
+
+
 def run_process(control_fd: int, spec_fd: int, listeners: list[int]) -> None:
     """The life of a node's process, from the fork to the exit. Never returns."""
     code = 1
@@ -220,8 +229,8 @@ def run_process(control_fd: int, spec_fd: int, listeners: list[int]) -> None:
             spec: ProcessSpec = pickle.load(file)
         process = _Process(spec, socket.socket(fileno=control_fd), listeners)
         code = process.main()
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
     _leave(code)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 import lpml
+from lpml import wire
 from lpml.launchers import Run, rendezvous
 from lpml.launchers.control import connect
 from tests.tables import LAUNCHERS
@@ -55,6 +56,7 @@ class Adder:
         self._done = done
 
     def run(self) -> None:
+        last = 0
         for _ in range(self._times):
             last = self._add()
         if self._done is not None:
@@ -485,6 +487,25 @@ def test_leaving_run_by_exit_or_program_stopped_is_no_failure(start: Launch, how
     assert start(program_of(lpml.Node(Leaver, how))).wait(30.0).state == "finished"
 
 
+class Asynchronous:
+    """Its loop is a coroutine."""
+
+    def __init__(self, counter: Counter, done: Path) -> None:
+        self._counter = counter
+        self._done = done
+
+    async def run(self) -> None:
+        self._done.write_text(str(await lpml.acall(self._counter.add, 5)))
+
+
+def test_run_may_be_a_coroutine(start: Launch, tmp_path: Path) -> None:
+    program = lpml.Program("coroutine")
+    counter = program.add_node(lpml.Node(Counter))
+    program.add_node(lpml.Node(Asynchronous, counter, tmp_path / "done"))
+    assert start(program).wait(30.0).state == "finished"
+    assert (tmp_path / "done").read_text() == "5"
+
+
 class NeverBuilt:
     """Its constructor does not return."""
 
@@ -533,7 +554,7 @@ def test_other_processes_find_a_run_and_stop_it(start: Launch) -> None:
     outcome = run.wait(30.0)
     assert (outcome.state, outcome.reason) == ("stopped", "from elsewhere")
     assert run.name not in [info.run for info in rendezvous.runs()]
-    lpml.wire.close(control)  # type: ignore[attr-defined]
+    wire.close(control)
 
 
 def test_a_run_folder_that_cannot_be_had_is_a_launch_error(start: Launch, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def until(predicate: Callable[[], bool]) -> bool:
 def gone(pid: int) -> bool:
     """Whether a process has ended; an orphan may be a zombie until init looks after it."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -84,14 +84,14 @@ class Inside:
         import numpy as np
         import threadpoolctl
 
-        np.ones((4, 4)) @ np.ones((4, 4))
+        np.dot(np.ones((4, 4)), np.ones((4, 4)))
         pools = threadpoolctl.threadpool_info()
         return max((pool["num_threads"] for pool in pools), default=0)
 
     def platform_of_jax(self) -> tuple[str, str]:
         import jax
 
-        return jax.devices()[0].platform, str(jax.config.jax_numpy_dtype_promotion)
+        return jax.devices()[0].platform, str(jax.config.read("jax_numpy_dtype_promotion"))
 
     def spawn(self) -> tuple[int, int]:
         """A child, and one that has left this session and this parent."""
@@ -380,10 +380,35 @@ def test_nothing_survives_a_launcher_that_forgets_its_run(
     assert ("KeyError" in capfd.readouterr().err) == ("KeyError" in end)
 
 
+def test_a_fork_of_the_launcher_does_not_keep_its_run_alive(start: Launch) -> None:
+    run = start(program_of(lpml.Node(Inside)))
+    pids = [run.client("node/0").pid(), forkserver_of(run).pid]
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        assert run.stop().seconds < 5.0
+        assert all(gone(pid) for pid in pids)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_forkserver_that_dies_before_it_forks_fails_the_run(start: Launch) -> None:
+    processes.warm()
+    (server,) = (p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline()))
+    server.suspend()
+    run = start(program_of(lpml.Node(Inside)))
+    server.kill()
+    with pytest.raises(lpml.NodeError, match="forkserver"):
+        run.wait(20.0)
+
+
 def test_a_warm_forkserver_that_is_not_used_is_ended() -> None:
     processes.warm(["json"])
     processes.warm()
-    (child,) = psutil.Process().children()
+    (child,) = (p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline()))
     cool()
     assert gone(child.pid)
 
