@@ -103,15 +103,9 @@ def service(run: Run, name: str, cls: type[S], timeout: float = 10.0) -> S:
       TimeoutError: the constructor did not return in time.
     """
     run.client(name)  # raises where there is no such node
-    look = getattr(run._engine, "service", None)
-    if look is None:
-        raise UsageError(
-            f"service({name!r}): on {run.launch!r} nodes are other processes; "
-            "use run.client, or launch on 'test' or 'local_mt'"
-        )
     pause = threading.Event()
     end = time.monotonic() + timeout
-    while (found := look(name)) is None:
+    while (found := run._engine.service(name)) is None:
         if run.failure is not None:
             raise run.failure
         if time.monotonic() > end:

@@ -15,7 +15,8 @@ import pytest
 
 import lpml
 from lpml import testing
-from lpml.testing import Leak, VirtualClock, calls, failing, fake, no_leaks, slow
+from lpml.graph import edges
+from lpml.testing import Leak, VirtualClock, calls, failing, fake, no_leaks, running, service, slow
 
 
 class Store:
@@ -65,6 +66,16 @@ class Reader:
                 self.seen.append(self._store.get(self._key))
             except lpml.NodeUnavailable:
                 self.seen.append(-1)
+
+
+class Once:
+    """Reads once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def run(self) -> None:
+        self._store.get("a")
 
 
 def start(target: object, *args: object) -> threading.Thread:
@@ -242,6 +253,65 @@ def test_a_fault_of_a_method_that_does_not_exist_is_refused() -> None:
         failing(Dict(), "get", KeyError("k"), times=-1)
     with pytest.raises(ValueError, match="seconds=-1"):
         slow(Dict(), "get", -1)
+
+
+# Programs.
+
+
+def reading(store: Store | None = None) -> lpml.Program:
+    p = lpml.Program("reading")
+    handle = p.add_node(lpml.Node(Dict), "store")
+    p.add_node(lpml.Node(Reader, handle if store is None else store), "reader")
+    return p
+
+
+def test_a_program_runs_for_the_length_of_a_block() -> None:
+    with running(reading(), timeout=20) as run:
+        run.client("store/0").put("a", 3)
+        store = service(run, "store/0", Dict)
+        assert store.get("a") == 3
+        store.put("a", 4)
+        assert run.client("store/0").get("a") == 4
+    assert run.wait().state == "stopped"
+
+
+def test_a_fault_given_to_a_handle_is_met_in_the_node() -> None:
+    p = lpml.Program("faulty")
+    store = p.add_node(lpml.Node(Dict), "store")
+    p.add_node(lpml.Node(Once, failing(store, "get", ValueError("no such luck"))), "once")
+    with pytest.raises(lpml.NodeError, match="no such luck") as info, running(p) as run:
+        run.wait()
+    assert info.value.node == "once/0"
+    assert [(edge.source, edge.target) for edge in edges(p)] == [("once/0", "store/0")]
+
+
+def test_a_fake_may_be_the_argument_of_a_node() -> None:
+    p = lpml.Program("faked")
+    p.add_node(lpml.Node(Once, fake(Store, get=lambda key: 7)), "once")
+    with running(p, timeout=20) as run:
+        assert run.wait().state == "finished"
+
+
+def test_a_block_that_takes_too_long_fails() -> None:
+    with pytest.raises(lpml.NodeError, match="time_limit"), running(reading(), timeout=0.2) as run:
+        run.wait()
+
+
+def test_an_object_of_another_process_cannot_be_reached() -> None:
+    p = lpml.Program("apart")
+    p.add_node(lpml.Node(Dict), "store")
+    with running(p, "local_mp") as run:
+        run.client("store/0").put("a", 3)
+        with pytest.raises(lpml.UsageError, match="process of its own"):
+            service(run, "store/0", Dict)
+
+
+def test_the_object_of_a_node_is_of_the_class_that_is_asked_for() -> None:
+    with running(reading()) as run:
+        with pytest.raises(lpml.UsageError, match="a Dict, not a Reader"):
+            service(run, "store/0", Reader)
+        with pytest.raises(lpml.UsageError, match="stroe"):
+            service(run, "stroe/0", Dict)
 
 
 # Leaks.
