@@ -147,6 +147,7 @@ class Server:
                 with self._role:
                     if self._executing and self._rounds == rounds:
                         self._owner = threading.get_ident()
+                        self._watched = False  # who was the loop must be told to watch us
                         return
                 self._watched = False
                 if not self._executing:
@@ -163,9 +164,9 @@ class Server:
         queue = executor.queue
         while not self._closed:
             with self._role:
-                self._executing = False
                 if self._owner != me:
                     return
+                self._executing = False
             events = wait()
             if self._closed:
                 return
@@ -269,7 +270,8 @@ class Server:
         finally:
             turn.release()
             with self._role:  # from here on this thread reads sockets, if it still is the loop
-                self._executing = False
+                if self._owner == threading.get_ident():
+                    self._executing = False
         if executor.queue:  # put there by who took the loop meanwhile
             executor.drain()
         return True
@@ -277,6 +279,7 @@ class Server:
     def _refuse(self, session: Session, error: ProtocolError) -> None:
         caller = session.caller or "a connection that said no hello"
         _warn("%s closed %s: %s", self._dispatcher.node, caller, error)
+        self._sessions.pop(session.fd, None)
         session.refuse(str(error))
         self._end(session)
 

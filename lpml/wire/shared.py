@@ -53,8 +53,7 @@ class Shared(Generic[T_co]):
         if memory.supported and len(body) + sum(b.nbytes for b in buffers) > _SMALL:
             self._publish([memoryview(body), *buffers])
         else:
-            self._body = body
-            self._buffers = tuple(map(bytes, buffers))
+            self._set(os.urandom(16), None, body, tuple([bytes(buffer) for buffer in buffers]))
         _known[self.id] = self
 
     def _set(
