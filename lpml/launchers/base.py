@@ -23,11 +23,13 @@ from lpml.record.folder import RunFolder
 class Event:
     """What happened to a node, or what it asks.
 
-    `ready`, `returned`, `failed`, `exited`, `abandoned`, `overdue` are events of the supervisor;
-    `stop_program` carries the reason of a node that ends the program.
+    `stop_program` carries the reason of a node that ends the program; the others are events of
+    the supervisor.
     """
 
-    what: Literal["ready", "returned", "failed", "exited", "abandoned", "overdue", "stop_program"]
+    what: Literal[
+        "begun", "ready", "returned", "failed", "exited", "abandoned", "overdue", "stop_program"
+    ]
     node: str
     at: float
     text: str = ""

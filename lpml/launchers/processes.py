@@ -248,6 +248,8 @@ class ProcessLauncher(AbstractLauncher):
             if message["what"] == "forked":
                 process.pid = message["pid"]
                 self._flying -= 1
+                now = self.now()
+                events += [Event("begun", node.name, now) for node in process.nodes]
             elif message["what"] == "refused":
                 self._flying -= 1
                 how = f"no process could be forked ({message['why']}); see `ulimit -u`"

@@ -24,6 +24,8 @@ Phase = Literal["running", "stopping", "closing", "ended"]
 TERMINATE_AT = 0.6  # of the stop deadline: what still works is interrupted
 CLOSE_AT = 0.8  # of the stop deadline: whoever has returned may go, even if others have not
 CLOSING = 0.2  # of the stop deadline: what a node has for its end before it is interrupted
+INSPECTION = 2.0  # seconds that a node which does not start has to say where it hangs
+PATIENCE = 60.0  # seconds until every node has a process or a thread, whatever start_timeout is
 GRACE = 5.0  # seconds after a kill until a node that cannot die is given up
 
 
@@ -70,6 +72,7 @@ class _Node:
     closed_at: float = 0.0
     terminated: bool = False
     killed: bool = False
+    begun_at: float | None = None  # when its constructor could begin
     inspected: bool = False
     detail: str = ""
 
@@ -140,11 +143,7 @@ class Supervisor:
     def next_deadline(self) -> float | None:
         """When `tick` must be called at the latest, if nothing happens; `None` = never."""
         if self._phase == "running":
-            waiting = any(n.alive and n.state == "starting" for n in self._nodes.values())
-            if not waiting:
-                return None
-            asked = any(n.inspected for n in self._nodes.values() if n.state == "starting")
-            return self._started_at + self._start_timeout + (2.0 if asked else 0.0)
+            return min((self._start_deadline(node) for _, node in self._starting()), default=None)
         if self._phase == "ended":
             return None
         steps = [*self._steps(), self._stop_deadline, self._stop_deadline + GRACE]
@@ -159,6 +158,12 @@ class Supervisor:
         for node in self._nodes.values():
             node.alive = True
         return [Decision("start", name) for name in self._nodes]
+
+    def begun(self, node: str, now: float) -> list[Decision]:
+        """The node has its process or thread; what it has for its constructor counts from here."""
+        self._ticked = now
+        self._nodes[node].begun_at = now
+        return []
 
     def ready(self, node: str, now: float, *, has_run: bool) -> list[Decision]:
         """The constructor returned; the node serves, and works on if it has a `run()`."""
@@ -285,18 +290,27 @@ class Supervisor:
         self._ticked = now
         decisions: list[Decision] = []
         if self._phase == "running":
-            late = now - self._started_at - self._start_timeout
-            for name, node in self._nodes.items():
-                if not node.alive or node.state != "starting" or late < 0:
+            for name, node in self._starting():
+                if now < self._start_deadline(node):
                     continue
                 if not node.inspected:
                     node.inspected = True
                     decisions.append(Decision("inspect", name))
-                elif late >= 2.0:  # it does not even say where it hangs
+                else:  # it does not even say where it hangs
                     decisions += self.overdue(name, now)
         return decisions + self._advance(now)
 
     # How one thing leads to the next.
+
+    def _starting(self) -> list[tuple[str, _Node]]:
+        return [(name, node) for name, node in self._alive() if node.state == "starting"]
+
+    def _start_deadline(self, node: _Node) -> float:
+        if node.begun_at is None:
+            end = self._started_at + max(self._start_timeout, PATIENCE)
+        else:
+            end = node.begun_at + self._start_timeout
+        return end + (INSPECTION if node.inspected else 0.0)
 
     def _steps(self) -> tuple[float, float]:
         length = self._stop_deadline - self._stop_started

@@ -80,6 +80,7 @@ class ThreadLauncher(AbstractLauncher):
                 )
                 self._threads[decision.node] = thread
                 thread.start()
+                self._events.put(Event("begun", decision.node, self.now()))
             elif decision.what == "ask":
                 host.context.clock.stop()
             elif decision.what == "close":

@@ -179,6 +179,8 @@ class Watch:
 
     def _feed(self, event: Event, now: float) -> list[Decision]:
         supervisor = self._supervisor
+        if event.what == "begun":
+            return supervisor.begun(event.node, now)
         if event.what == "ready":
             return supervisor.ready(event.node, now, has_run=event.has_run)
         if event.what == "returned":

@@ -513,14 +513,14 @@ class NeverBuilt:
         self._hang()
 
     def _hang(self) -> None:
-        threading.Event().wait(5.0)
+        threading.Event().wait(2.0)
 
 
 def test_a_node_that_never_starts_fails_and_says_where_it_hangs(start: Launch) -> None:
-    run = start(program_of(lpml.Node(NeverBuilt)), start_timeout=1.5, stop_timeout=1.0)
+    run = start(program_of(lpml.Node(NeverBuilt)), start_timeout=0.5, stop_timeout=0.5)
     stack = run.stack("node/0") if until(lambda: "_hang" in run.stack("node/0")) else ""
     assert "_hang" in stack
-    with pytest.raises(lpml.NodeError, match=r"did not return within 1.5 s") as caught:
+    with pytest.raises(lpml.NodeError, match=r"did not return within 0.5 s") as caught:
         run.wait(30.0)
     assert "_hang" in caught.value.traceback
     if run.launch != "local_mp":  # a thread that waits in foreign code is given up

@@ -91,7 +91,7 @@ class Inside:
     def platform_of_jax(self) -> tuple[str, str]:
         import jax
 
-        return jax.devices()[0].platform, str(jax.config.read("jax_numpy_dtype_promotion"))
+        return jax.devices()[0].platform, str(jax.config.values["jax_numpy_dtype_promotion"])
 
     def spawn(self) -> tuple[int, int]:
         """A child, and one that has left this session and this parent."""

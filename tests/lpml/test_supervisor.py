@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpml.launchers.supervisor import GRACE, Decision, Failure, Supervisor
+from lpml.launchers.supervisor import GRACE, PATIENCE, Decision, Failure, Supervisor
 
 
 def do(what: str, *nodes: str) -> list[Decision]:
@@ -180,6 +180,7 @@ def test_what_cannot_be_killed_is_given_up() -> None:
 def test_a_node_that_does_not_start_is_inspected_and_then_fails() -> None:
     supervisor = Supervisor(["slow"], start_timeout=5.0)
     supervisor.start(0.0)
+    supervisor.begun("slow", 0.0)
     assert supervisor.next_deadline() == pytest.approx(5.0)
     assert supervisor.tick(5.0) == do("inspect", "slow")
     assert supervisor.overdue("slow", 5.1, "File x, line 1") == do("ask", "slow") + do(
@@ -190,9 +191,23 @@ def test_a_node_that_does_not_start_is_inspected_and_then_fails() -> None:
     assert "within 5 s" in supervisor.failure.reason
 
 
+def test_the_time_for_a_constructor_counts_from_when_it_could_begin() -> None:
+    supervisor = Supervisor(["early", "late", "never"], start_timeout=5.0)
+    supervisor.start(0.0)
+    supervisor.begun("early", 1.0)
+    supervisor.begun("late", 4.0)
+    assert supervisor.tick(5.9) == []
+    assert supervisor.tick(6.0) == do("inspect", "early")
+    supervisor.ready("early", 6.1, has_run=False)
+    assert supervisor.next_deadline() == pytest.approx(9.0)
+    supervisor.ready("late", 8.0, has_run=False)
+    assert supervisor.next_deadline() == pytest.approx(PATIENCE)
+
+
 def test_a_node_that_does_not_even_say_where_it_hangs_fails_too() -> None:
     supervisor = Supervisor(["slow"], start_timeout=5.0)
     supervisor.start(0.0)
+    supervisor.begun("slow", 0.0)
     supervisor.tick(5.0)
     deadline = supervisor.next_deadline()
     assert deadline is not None
@@ -203,6 +218,7 @@ def test_a_node_that_does_not_even_say_where_it_hangs_fails_too() -> None:
 def test_a_node_that_becomes_ready_in_time_after_all_does_not_fail() -> None:
     supervisor = Supervisor(["slow"], start_timeout=5.0)
     supervisor.start(0.0)
+    supervisor.begun("slow", 0.0)
     supervisor.tick(5.0)
     supervisor.ready("slow", 5.1, has_run=True)
     assert supervisor.overdue("slow", 5.2) == []
