@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextvars
 import os
+import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, final
 
-from lpml.clock import Call, call_timeout, current_call, current_clock
+from lpml.clock import Call, call_timeout, current_call, current_clock, wake_all
 from lpml.wire.futures import Future
 from lpml.wire.pool import Pool
 
@@ -24,11 +25,8 @@ class _InThread:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._clock = current_clock()
 
     def wait(self, future: Future[Any], timeout: float | None) -> bool:
-        import threading
-
         latch = threading.Lock()
         latch.acquire()
         if timeout == 0 or not future.add_latch(latch):
@@ -39,7 +37,7 @@ class _InThread:
 
     def cancel(self, future: Future[Any]) -> None:
         self._call.cancel()
-        self._clock.wake()
+        wake_all()  # the function may wait on the clock of any node
         future.call_back()
 
     def attend(self, future: Future[Any]) -> None:
