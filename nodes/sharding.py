@@ -66,6 +66,7 @@ class _Whole:
     value: Params
 
 
+@final
 class ShardedVersion(int):
     """The versions of all shards; as a number it is the lowest of them."""
 
