@@ -8,9 +8,10 @@ from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar, final
 
 from lpml.errors import CallTimeout
-from lpml.wire.client import Method
+from lpml.wire.client import Method, RemoteMethod
 from lpml.wire.futures import Future as Future
 from lpml.wire.futures import release
+from lpml.wire.parcel import publish
 from lpml.wire.streams import Stream as Stream
 from lpml.wire.threads import future_in_thread, take_in_thread
 
@@ -83,12 +84,27 @@ def broadcast(
       group: clients (or plain objects) of one service.
       method: the method as the class has it, such as `Worker.set_params`.
 
+    Returns:
+      A future for each member, in order; that of a member that is gone has failed already.
+
+    Raises:
+      CallError: the arguments cannot be sent.
+
     Example:
       >>> [f.result() for f in broadcast(["a", "b"], str.upper)]
       ['A', 'B']
     """
-    name = method.__name__
-    return [future(getattr(member, name), *args, **kwargs) for member in group]
+    bound = [getattr(member, method.__name__) for member in group]
+    remote = [each for each in bound if isinstance(each, RemoteMethod)]
+    if len(remote) < 2:
+        return [future(each, *args, **kwargs) for each in bound]
+    prepared = publish(remote[0].encode(args, kwargs))
+    return [
+        each.send(prepared, keywords=bool(kwargs))
+        if isinstance(each, RemoteMethod)
+        else future(each, *args, **kwargs)
+        for each in bound
+    ]
 
 
 def first(k: int, futures: Iterable[Future[R]], *, timeout: float | None = None) -> list[Future[R]]:

@@ -15,7 +15,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias, final
 
-from lpml.errors import ProtocolError
+from lpml.clock import current_call
+from lpml.errors import CallCancelled, ProtocolError
 from lpml.wire import frames
 from lpml.wire.codec import Encoded, decode
 from lpml.wire.frames import CALL, ERROR, HEADER, HEADER_SIZE, REPLY, TABLE, Decoder, Frame, Payload
@@ -23,7 +24,7 @@ from lpml.wire.futures import RAW, Future, release
 from lpml.wire.memory import File
 from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
 from lpml.wire.segments import Receiver, Sender
-from lpml.wire.transfer import receive_into, send_with_files
+from lpml.wire.transfer import ROOM, send_with_files, take_files
 
 Arguments: TypeAlias = "bytes | Encoded | Published"
 Arrived: TypeAlias = "tuple[int, Payload | Content]"
@@ -142,9 +143,23 @@ class Channel:
         except _Late:
             self._expire(future)
         if self._reading.acquire(False):
-            reply = self._lead(future, future.deadline, call)
-            if reply is not None:
-                return self.decode(future, (REPLY, reply))
+            end = future.deadline
+            try:
+                reply = self._read(end, call)
+                while reply is True and future.pending:
+                    reply = self._read(end, call)
+            except CallCancelled:
+                future.cancel()
+                raise
+            finally:
+                self._reading.release()
+                if self._followers:
+                    self._hand_on()
+            if isinstance(reply, bytes):
+                try:
+                    return decode(reply)
+                except Exception as error:
+                    raise method.unreadable(error) from error
         return future.result()
 
     def open(
@@ -192,10 +207,14 @@ class Channel:
             end = last
         else:
             last = None  # not the deadline of the call is what ends this wait
-        if self._reading.acquire(False):
-            self._lead(future, end)
-        while future.pending and not self._late(end):
-            self._follow(future, end)
+        try:
+            if self._reading.acquire(False):
+                self._lead(future, end)
+            while future.pending and not self._late(end):
+                self._follow(future, end)
+        except CallCancelled:
+            future.cancel()
+            raise
         if future.pending and last is not None:
             self._expire(future)
         return not future.pending
@@ -269,17 +288,11 @@ class Channel:
     def _late(end: float | None) -> bool:
         return end is not None and monotonic() >= end
 
-    def _lead(self, future: Future[Any], end: float | None, call: int = 0) -> bytes | None:
-        """Reads for everybody until `future` is done. Called with `_reading` held.
-
-        If the reply to `call` comes alone, its body is returned and the future is dropped.
-        """
+    def _lead(self, future: Future[Any], end: float | None) -> None:
+        """Reads for everybody until `future` is done. Called with `_reading` held."""
         try:
-            while future.pending:
-                read = self._read(end, call)
-                if read is not True:
-                    return read or None
-            return None
+            while future.pending and self._read(end):
+                pass
         finally:
             self._reading.release()
             if self._followers:
@@ -297,7 +310,9 @@ class Channel:
                 self._followers.pop(latch, None)
                 self._lead(future, end)
             else:
-                latch.acquire(timeout=-1 if end is None else max(0.0, end - monotonic()))
+                left = _PATIENCE if end is None else min(_PATIENCE, end - monotonic())
+                if not latch.acquire(timeout=max(0.0, left)):
+                    _check_caller()
         finally:
             self._followers.pop(latch, None)
             if self._followers and not self._reading.locked():
@@ -366,8 +381,11 @@ class Channel:
             decoder = self._decoder
             target = decoder.target() if decoder.big is not None else None
             into = self._buffer if target is None else target
-            count = receive_into(self._socket, into, self._receiver)
+            count, ancillary, cut, _ = self._socket.recvmsg_into((into,), ROOM)
+            if ancillary or cut:
+                take_files(ancillary, cut, self._receiver)
         except (BlockingIOError, InterruptedError):
+            _check_caller()
             return not self._late(end)
         except ProtocolError as error:
             self._break(f"{self.node} sent what is no message: {error}")
@@ -442,9 +460,14 @@ class Channel:
             if self._later or self._unsent:
                 self._flush_later(wait=True)
             if isinstance(message, bytes):
-                self._transmit(message, (), end)
+                try:
+                    done = self._socket.send(message, _DO_NOT_WAIT)
+                except BlockingIOError:
+                    done = 0
+                if done != len(message):
+                    self._transmit(message, done, (), end)
             else:
-                self._transmit(message.data, message.files, end)
+                self._transmit(message.data, 0, message.files, end)
         while self._later and self._writing.acquire(False):  # came meanwhile, and found it taken
             try:
                 self._flush_later(wait=True)
@@ -452,19 +475,19 @@ class Channel:
                 self._writing.release()
 
     def _transmit(
-        self, data: bytes | memoryview, files: tuple[File, ...], end: float | None
+        self, data: bytes | memoryview, done: int, files: tuple[File, ...], end: float | None
     ) -> None:
-        total, done = len(data), 0
+        """Sends what is left after the first `done` bytes."""
+        total, data = len(data), memoryview(data)
         try:
             while True:
                 try:
                     if files and not done:
                         done = send_with_files(self._socket, data, files, _DO_NOT_WAIT)
                     else:
-                        done += self._socket.send(data[done:] if done else data, _DO_NOT_WAIT)
+                        done += self._socket.send(data[done:], _DO_NOT_WAIT)
                     if done == total:
                         return
-                    data = memoryview(data)
                 except BlockingIOError:
                     self._make_room()
                     if self._late(end):
@@ -540,6 +563,13 @@ class Inbox:
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _check_caller() -> None:
+    """Raises if the call in which this thread waits for another was cancelled."""
+    call = current_call.get()
+    if call is not None and call.cancelled:
+        raise CallCancelled("the call that made this one was cancelled")
 
 
 def _tell(channel: weakref.ref[Channel], kind: int, segment: int) -> None:

@@ -20,7 +20,7 @@ from lpml.errors import (
 )
 from lpml.service import Interface, MethodSpec
 from lpml.wire import frames
-from lpml.wire.channel import Channel
+from lpml.wire.channel import Arguments, Channel
 from lpml.wire.codec import Encoded, culprit, encode_arguments
 from lpml.wire.futures import Future
 from lpml.wire.segments import LARGE
@@ -227,8 +227,11 @@ class RemoteMethod(Method):
         channel = peer.link.open_channel
         if channel is None or channel.broken or peer.closed:
             channel = peer.link.channel(peer)
-        arguments = self.encode(args, kwargs)
-        if isinstance(arguments, bytes) and not kwargs and len(arguments) < LARGE:
+        try:
+            arguments = encode_arguments(args, kwargs)
+        except Exception as error:
+            raise self._unsendable(args, kwargs, error) from error
+        if type(arguments) is bytes and not kwargs and len(arguments) < LARGE:
             return channel.call(self._wire_name, arguments, call_timeout(), self)
         flags = frames.KEYWORDS if kwargs else 0
         return channel.start(self._wire_name, flags, arguments, call_timeout(), self).result()
@@ -239,6 +242,15 @@ class RemoteMethod(Method):
         return channel.start(
             self._wire_name, flags, self.encode(args, kwargs), call_timeout(), self
         )
+
+    def send(self, arguments: Arguments, keywords: bool) -> Future[Any]:
+        """Starts a call with arguments that are prepared; its future fails if the node is gone."""
+        flags = frames.KEYWORDS if keywords else 0
+        try:
+            channel = self._peer.link.channel(self._peer)
+            return channel.start(self._wire_name, flags, arguments, call_timeout(), self)
+        except NodeUnavailable as error:
+            return Future.failed(self, error)
 
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Stream[Any]:
         channel = self._peer.link.channel(self._peer)
@@ -260,9 +272,10 @@ class RemoteMethod(Method):
         try:
             return encode_arguments(args, kwargs)
         except Exception as error:
-            raise CallError(
-                f"{culprit((args, kwargs))} of {self} cannot be sent: {error}"
-            ) from error
+            raise self._unsendable(args, kwargs, error) from error
+
+    def _unsendable(self, args: object, kwargs: object, error: Exception) -> CallError:
+        return CallError(f"{culprit((args, kwargs))} of {self} cannot be sent: {error}")
 
     def __str__(self) -> str:
         return f"{self._peer.node}.{self.name}"

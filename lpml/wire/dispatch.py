@@ -12,6 +12,10 @@ from lpml.errors import CallTimeout
 from lpml.service import Interface, MethodSpec
 from lpml.wire.batching import Batcher
 
+_QUICK = 0.0003  # seconds of a call that may run in the thread of the loop
+_BLOCKED = 0.005  # seconds of one that should not have
+_GRUDGE = 10_000  # quick calls until a method that blocked is trusted again
+
 
 @dataclass(frozen=True)
 class DispatcherStatistics:
@@ -25,7 +29,17 @@ class DispatcherStatistics:
 class Handler:
     """One method of one service."""
 
-    __slots__ = ("batcher", "concurrent", "method", "name", "plain", "spec", "stream")
+    __slots__ = (
+        "batcher",
+        "concurrent",
+        "method",
+        "name",
+        "plain",
+        "quick",
+        "simple",
+        "spec",
+        "stream",
+    )
 
     def __init__(
         self, name: str, method: Callable[..., Any], spec: MethodSpec, clock: Clock
@@ -35,8 +49,19 @@ class Handler:
         self.spec = spec
         self.stream = spec.stream
         self.concurrent = spec.kind == "concurrent"
+        self.quick = 0  # calls in a row that took next to no time; < 0: one of them blocked
         self.plain = spec.kind == "serial" and not spec.stream
+        self.simple = spec.kind != "batched" and not spec.stream
         self.batcher = Batcher(method, spec, clock) if spec.kind == "batched" else None
+
+    def took(self, seconds: float) -> None:
+        """One call took so long."""
+        if seconds < _QUICK:
+            self.quick += 1
+        elif seconds < _BLOCKED:
+            self.quick = min(self.quick, 0)
+        else:
+            self.quick = -_GRUDGE
 
 
 @final

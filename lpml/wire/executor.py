@@ -100,27 +100,33 @@ class Executor:
                 turn.release()
 
     def run_now(self, job: Job, body: bytes) -> None:
-        """Runs a plain serial job. Called with the turn, by the thread of the loop.
+        """Runs a plain job in the thread of the loop; with the turn, if it is serial.
 
         The same as `_step`, with less between the bytes of a call and those of its reply.
         """
+        handler = job.handler
+        since = 0.0 if self._inline else monotonic()
         token = current_call.set(job.call)
         message: bytes | Packed
         try:
-            result = job.handler.method(*decode(body))
-            kind = type(result)
-            if kind in SIMPLE:
+            result = handler.method(*decode(body))
+            if type(result) in SIMPLE:
                 reply = dumps(result, 5)
                 message = HEADER.pack(len(reply), frames.REPLY, 0, 0, job.id, -1.0) + reply
             else:
                 message = self._success(job, frames.REPLY, result)
-            self._dispatcher.serial_calls += 1
+            if handler.concurrent:
+                self._count(False)
+            else:
+                self._dispatcher.serial_calls += 1
         except BaseException as error:
             message = self._failed(job, error)
         current_call.reset(token)
         session = job.session
-        del session.jobs[job.id]
+        session.jobs.pop(job.id, None)
         session.send(message)
+        if not self._inline:
+            handler.took(monotonic() - since)
 
     def _drain_locked(self) -> None:
         queue = self.queue
@@ -166,8 +172,10 @@ class Executor:
         try:
             if handler.stream:
                 return self._advance(job)
+            since = monotonic()
             args, kwargs = self._arguments(job)
             result = handler.method(*args, **kwargs)
+            handler.took(monotonic() - since)
             del args, kwargs  # so that their segment is given back with the reply
             message = self._success(job, frames.REPLY, result)
             self._count(False)

@@ -155,6 +155,13 @@ class Future(Generic[R]):
 
     # What follows is for the sources of futures.
 
+    @staticmethod
+    def failed(method: Any, error: BaseException) -> Future[Any]:
+        """A future that has failed before it began."""
+        future: Future[Any] = Future(_NoSource(), method)
+        future.fail(error)
+        return future
+
     def complete(self, value: Any, state: int = DONE) -> bool:
         """Ends the future with a value (or raw data); says whether it was pending."""
         with _changing:
@@ -235,6 +242,23 @@ class Future(Generic[R]):
         with _changing:  # two threads may ask at once; one outcome counts
             if self._state == RAW:
                 self._value, self._state = value, state
+
+
+@final
+class _NoSource:
+    """Of a future that is never pending."""
+
+    def wait(self, future: Future[Any], timeout: float | None) -> bool:
+        return True
+
+    def cancel(self, future: Future[Any]) -> None:
+        """Nothing is under way."""
+
+    def attend(self, future: Future[Any]) -> None:
+        future.call_back()
+
+    def decode(self, future: Future[Any], raw: Any) -> Any:
+        return raw
 
 
 def release(latch: Any) -> None:

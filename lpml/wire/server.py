@@ -13,15 +13,17 @@ from lpml.errors import ProtocolError, closest
 from lpml.wire import frames
 from lpml.wire.dispatch import Dispatcher, Handler
 from lpml.wire.executor import Executor, failure
-from lpml.wire.frames import CALL, TABLE, Frame, Payload
+from lpml.wire.frames import CALL, HEADER_SIZE, TABLE, Frame, Payload
 from lpml.wire.parcel import opened
 from lpml.wire.poller import Poller
 from lpml.wire.pool import Pool
 from lpml.wire.session import Job, Session
 from lpml.wire.sockets import check_peer
-from lpml.wire.transfer import receive_into
+from lpml.wire.transfer import ROOM, take_files
 
 _TICK = 0.05  # seconds that a call may run in the loop's thread before another takes the loop
+_TICK_MIXED = 0.01  # the same where the service has methods that may block
+_TRUSTED = 8  # quick calls in a row after which a method of such a service runs there too
 _RECEIVE = 1 << 16
 
 
@@ -54,6 +56,7 @@ class Server:
         self._clock = dispatcher.scope.clock
         self._by_name = {name.encode(): each for name, each in dispatcher.handlers.items()}
         self._inline = dispatcher.all_serial
+        self._tick = _TICK if self._inline else _TICK_MIXED
         self._pool = Pool(f"lpml-{dispatcher.node}")
         self._executor = Executor(dispatcher, self._pool)
         self._sessions: dict[int, Session] = {}  # {descriptor: session}
@@ -141,7 +144,7 @@ class Server:
             self._kick.acquire()  # nothing to watch until the loop says so
             while not self._closed:
                 rounds = self._rounds
-                self._kick.acquire(timeout=_TICK)
+                self._kick.acquire(timeout=self._tick)
                 if self._rounds != rounds:
                     continue
                 with self._role:
@@ -179,17 +182,17 @@ class Server:
                         return  # a call lasted; who took the loop sees the other events
                 elif not self._poller.woken(fd):
                     self._accept()
-            if queue:
-                self._execute()
+            if queue and self._inline:
+                self._executing = True
+                if not self._watched:
+                    self._be_watched()
                 executor.drain()
 
-    def _execute(self) -> None:
-        """This thread is about to run calls; the spare watches how long."""
-        self._executing = True
-        if not self._watched:
-            self._watched = True
-            with contextlib.suppress(RuntimeError):
-                self._kick.release()
+    def _be_watched(self) -> None:
+        """This thread runs calls from now on; wakes the spare."""
+        self._watched = True
+        with contextlib.suppress(RuntimeError):
+            self._kick.release()
 
     # Connections.
 
@@ -220,18 +223,16 @@ class Server:
         try:
             target = decoder.target() if decoder.big is not None else None
             into = self._buffer if target is None else target
-            count = receive_into(session.socket, into, session.receiver)
+            count, ancillary, cut, _ = session.socket.recvmsg_into((into,), ROOM)
+            if ancillary or cut:
+                take_files(ancillary, cut, session.receiver)
             if count == 0:
                 decoder.close()
                 self._end(session)
                 return
             self._bytes_in += count
             head = decoder.single(into, count)
-            if (
-                head is not None
-                and head[1] == CALL
-                and self._run_now(session, head, into[16:count])
-            ):
+            if head is not None and head[1] == CALL and self._run_now(session, head, into):
                 return
             arrived = decoder.feed(into[:count]) if target is None else decoder.filled(count)
             for frame in arrived:
@@ -245,34 +246,41 @@ class Server:
             self._refuse(session, error)
         except OSError:
             self._end(session)
+        except Exception as error:  # a fault of ours must not end the server
+            _warn("%s closed %s: %r", self._dispatcher.node, session.caller, error)
+            self._end(session)
 
     def _run_now(
-        self,
-        session: Session,
-        head: tuple[int, int, int, int, int, float],
-        payload: memoryview,
+        self, session: Session, head: tuple[int, int, int, int, int, float], data: memoryview
     ) -> bool:
-        """Runs a plain serial call where it arrived, if it is its turn."""
-        _, _, _, length, identity, seconds = head
-        executor, turn = self._executor, self._dispatcher.turn
-        handler = self._by_name.get(bytes(payload[:length]))
-        if handler is None or not handler.plain or identity in session.jobs:
+        """Runs a plain call where it arrived, if it is its turn; says whether."""
+        size, _, _, length, identity, seconds = head
+        at = HEADER_SIZE + length
+        handler = self._by_name.get(bytes(data[HEADER_SIZE:at]))
+        if handler is None or not handler.simple:
             return False
-        if not self._inline or session.caller is None or executor.queue or not turn.acquire(False):
+        if not self._inline and handler.quick < _TRUSTED:
+            return False
+        if session.caller is None or identity in session.jobs:
+            return False
+        executor, turn, serial = self._executor, self._dispatcher.turn, handler.plain
+        if serial and (executor.queue or not turn.acquire(False)):
             return False
         try:
-            self._execute()
+            self._executing = True
+            if not self._watched:
+                self._be_watched()
             call = Call(None if seconds < 0 else self._clock.time() + seconds)
-            job = Job(session, identity, handler, call, 0, b"", 0)
-            session.jobs[identity] = job
+            job = session.jobs[identity] = Job(session, identity, handler, call)
             # A copy: while this call runs, another may take the loop and the buffer with it.
-            executor.run_now(job, bytes(payload[length:]))
+            executor.run_now(job, bytes(data[at : HEADER_SIZE + size]))
         finally:
-            turn.release()
+            if serial:
+                turn.release()
             with self._role:  # from here on this thread reads sockets, if it still is the loop
                 if self._owner == threading.get_ident():
                     self._executing = False
-        if executor.queue:  # put there by who took the loop meanwhile
+        if serial and executor.queue:  # put there by who took the loop meanwhile
             executor.drain()
         return True
 

@@ -36,16 +36,16 @@ class Job:
         identity: int,
         handler: Handler,
         call: Call,
-        flags: int,
-        payload: Payload | Content,
-        arguments_at: int,
+        flags: int = 0,
+        payload: Payload | Content = b"",
+        arguments_at: int = 0,
     ) -> None:
         self.session = session
         self.id = identity
         self.handler = handler
         self.call = call
         self.flags = flags
-        self.payload: Payload | Content = payload
+        self.payload = payload
         self.arguments_at = arguments_at
 
 

@@ -11,7 +11,8 @@ from lpml.wire.memory import File
 from lpml.wire.segments import Receiver
 
 MOST_FILES = 200  # descriptors of one message; the kernel takes 253
-_ROOM = socket.CMSG_SPACE(256 * 4)
+ROOM = socket.CMSG_SPACE(256 * 4)
+"""What `recvmsg_into` is given for descriptors."""
 _CUT = int(socket.MSG_CTRUNC)  # a plain int: the arithmetic of an enum costs microseconds
 
 
@@ -23,22 +24,19 @@ def send_with_files(
     return connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], flags)
 
 
-def receive_into(connection: socket.socket, into: memoryview, receiver: Receiver) -> int:
-    """Receives bytes, and descriptors into `receiver.files`; the number of bytes.
+def take_files(ancillary: Sequence[tuple[int, int, bytes]], flags: int, to: Receiver) -> None:
+    """Takes the descriptors that `recvmsg_into` returned.
 
     Raises:
-      ProtocolError: a descriptor could not be taken.
+      ProtocolError: one could not be taken.
     """
-    count, ancillary, flags, _ = connection.recvmsg_into([into], _ROOM)
-    if ancillary:
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-                receiver.files.extend(File(fd) for fd in fds)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds = array.array("i")
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+            to.files.extend(File(fd) for fd in fds)
     if flags & _CUT:
         raise ProtocolError(
             "file descriptors were lost on their way: the limit of open files is reached "
             "(ulimit -n)"
         )
-    return count
