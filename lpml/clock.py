@@ -74,22 +74,25 @@ class Condition(Protocol):
 
 
 _clocks: weakref.WeakSet[Clock] = weakref.WeakSet()
+_enlisting = threading.Lock()
+
+
+def enlist(clock: Clock) -> None:
+    """Makes `wake_all` reach a clock. The last act of the constructor of each kind of clock."""
+    with _enlisting:
+        _clocks.add(clock)
 
 
 def wake_all() -> None:
     """Makes every waiter of this process look again at its call, whatever its clock."""
-    for clock in list(_clocks):
+    with _enlisting:
+        clocks = list(_clocks)
+    for clock in clocks:
         clock.wake()
 
 
 class Clock(ABC):
     """Time and waiting of one node."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> Clock:
-        del args, kwargs
-        clock = super().__new__(cls)
-        _clocks.add(clock)
-        return clock
 
     @abstractmethod
     def time(self) -> float:
@@ -207,6 +210,7 @@ class RealClock(Clock):
         self._lock = threading.Lock()
         self._conditions: weakref.WeakSet[_RealCondition] = weakref.WeakSet()
         self._idle = self._register()
+        enlist(self)
 
     def time(self) -> float:
         return time.monotonic()

@@ -49,12 +49,12 @@ def _own_folders() -> Iterator[None]:
         patch.setenv("LPML_RUNS", f"{root}/runs")
         yield
     shutil.rmtree(root, ignore_errors=True)
-    pause = threading.Event()
-    for _ in range(40):  # what is ending may take a moment
-        if not (orphans := _processes_with(f"LPML_SOCKETS={root}")):
-            return
+    pause, patience = threading.Event(), 40  # what is ending may take a moment
+    while (orphans := _processes_with(f"LPML_SOCKETS={root}")) and patience:
         pause.wait(0.05)
-    pytest.fail(f"processes of this session outlived their tests: {orphans}", pytrace=False)
+        patience -= 1
+    if orphans:
+        pytest.fail(f"processes of this session outlived their tests: {orphans}", pytrace=False)
 
 
 def _processes_with(variable: str) -> list[str]:

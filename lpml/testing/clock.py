@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import final
 
-from lpml.clock import Clock, Condition, current_call
+from lpml.clock import Clock, Condition, current_call, enlist
 from lpml.errors import ProgramStopped
 
 _EPOCH = 946_684_800.0  # 2000-01-01, the wall time at virtual time 0
@@ -42,6 +42,7 @@ class VirtualClock(Clock):
         self._waiters: list[_Waiter] = []
         self._changed = threading.Condition()  # guards all of the above
         self._idle = _VirtualCondition(self)
+        enlist(self)
 
     def advance(self, seconds: float) -> None:
         """Lets `seconds` pass. Waits that end within them end now.

@@ -162,6 +162,23 @@ def test_a_wait_ends_when_the_caller_cancels(clock: Clock) -> None:
         thread.result()
 
 
+def test_every_clock_of_the_process_can_be_woken_at_once(clock: Clock) -> None:
+    call, condition, entered = Call(None), clock.condition(), threading.Event()
+
+    def wait() -> None:
+        current_call.set(call)
+        with condition:
+            entered.set()
+            condition.wait_for(lambda: False)
+
+    thread = Thread(wait)
+    assert entered.wait(10)
+    call.cancel()
+    clocks.wake_all()
+    with pytest.raises(lpml.CallCancelled):
+        thread.result()
+
+
 def test_cancelling_a_call_cancels_what_was_bounded_within_it(clock: Clock, served: Call) -> None:
     with lpml.deadline(100.0):
         served.cancel()
