@@ -107,7 +107,7 @@ class Peer:
 
 
 def run_once(python: Path, script: str, *words: object) -> dict[str, float] | None:
-    """The JSON object that a script prints last, or `None` (and a line on stderr)."""
+    """The JSON object that a script prints, or `None` (and a line on stderr)."""
     with tempfile.TemporaryDirectory() as runs:
         paths = str(ROOT) if python == PYTHONS["lpml"] else ""
         done = subprocess.run(
@@ -118,12 +118,12 @@ def run_once(python: Path, script: str, *words: object) -> dict[str, float] | No
             timeout=900,
             env={**os.environ, "PYTHONPATH": paths, "LPML_RUNS": runs},
         )
-    lines = done.stdout.strip().splitlines()
-    start = lines[-1].find("{") if lines else -1
-    if done.returncode != 0 or start < 0:
+    # Launchpad's nodes print into the same stream, at times before it and on the same line.
+    lines = [line for line in done.stdout.splitlines() if line.rstrip().endswith("}")]
+    if done.returncode != 0 or not lines:
         print(f"{script} {words} failed: {done.stderr[-800:]}", file=sys.stderr)
         return None
-    found: dict[str, float] = json.loads(lines[-1][start:])
+    found: dict[str, float] = json.loads(lines[-1][lines[-1].index("{") :])
     return found
 
 

@@ -25,14 +25,11 @@ class Plain:
         return os.getpid()
 
 
-class WithJax:
+class WithJax(Plain):
     def __init__(self) -> None:
         import jax
 
         jax.numpy.ones(8).sum().block_until_ready()
-
-    def ping(self) -> int:
-        return os.getpid()
 
 
 class Checker:
@@ -72,6 +69,6 @@ if __name__ == "__main__":
     if sys.argv[3:] == ["jax"]:
         import jax  # noqa: F401 (as a program that uses it does)
 
-        main(int(sys.argv[1]), float(sys.argv[2]), WithJax)  # type: ignore[arg-type]
+        main(int(sys.argv[1]), float(sys.argv[2]), WithJax)
     else:
         main(int(sys.argv[1]), float(sys.argv[2]), Plain)
