@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -109,19 +110,28 @@ class Peer:
 def run_once(python: Path, script: str, *words: object) -> dict[str, float] | None:
     """The JSON object that a script prints, or `None` (and a line on stderr)."""
     with tempfile.TemporaryDirectory() as runs:
-        paths = str(ROOT) if python == PYTHONS["lpml"] else ""
-        done = subprocess.run(
+        paths = os.pathsep.join([str(HERE / "peers"), *[str(ROOT)] * (python == PYTHONS["lpml"])])
+        process = subprocess.Popen(
             [str(python), str(HERE / "peers" / script), *map(str, words)],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=900,
             env={**os.environ, "PYTHONPATH": paths, "LPML_RUNS": runs},
+            start_new_session=True,
         )
+        try:
+            output, errors = process.communicate(timeout=180)
+        except subprocess.TimeoutExpired:
+            output, errors = "", "it did not end"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it may have left
+            process.wait()
     # Launchpad's nodes print into the same stream, at times before it and on the same line.
-    lines = [line for line in done.stdout.splitlines() if line.rstrip().endswith("}")]
-    if done.returncode != 0 or not lines:
-        print(f"{script} {words} failed: {done.stderr[-800:]}", file=sys.stderr)
+    lines = [line for line in output.splitlines() if line.rstrip().endswith("}")]
+    if process.returncode != 0 or not lines:
+        print(f"{script} {words} failed: {errors[-800:]}", file=sys.stderr)
         return None
     found: dict[str, float] = json.loads(lines[-1][lines[-1].index("{") :])
     return found
