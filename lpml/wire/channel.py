@@ -8,7 +8,6 @@ import os
 import select
 import socket
 import struct
-import threading
 import weakref
 from collections import deque
 from functools import partial
@@ -18,26 +17,22 @@ from typing import Any, TypeAlias, final
 from lpml.clock import current_call
 from lpml.errors import CallCancelled, ProtocolError
 from lpml.wire import frames
+from lpml.wire.attendant import Attendant
 from lpml.wire.codec import Encoded, decode
 from lpml.wire.frames import CALL, ERROR, HEADER, HEADER_SIZE, REPLY, TABLE, Decoder, Frame, Payload
-from lpml.wire.futures import RAW, Future, release
-from lpml.wire.memory import File
+from lpml.wire.futures import RAW, Future
+from lpml.wire.lead import Lead, closed_latch
+from lpml.wire.outlet import Late, Outlet
 from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
 from lpml.wire.segments import Receiver, Sender
-from lpml.wire.transfer import ROOM, send_with_files, take_files
+from lpml.wire.transfer import ROOM, take_files
 
 Arguments: TypeAlias = "bytes | Encoded | Published"
 Arrived: TypeAlias = "tuple[int, Payload | Content]"
 """kind, and the payload with what it refers to"""
 
 _RECEIVE = 1 << 16
-_DO_NOT_WAIT = int(socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
 _PATIENCE = 0.25  # seconds for which the kernel waits before we look at deadlines again
-_LINGER = 0.2  # seconds that an idle reader thread stays for more to attend to
-
-
-class _Late(Exception):
-    """The deadline passed before anything of a message could be sent."""
 
 
 @final
@@ -63,23 +58,16 @@ class Channel:
         self._ids = itertools.count(1)
         self._futures: dict[int, Future[Any]] = {}  # {id: pending call}
         self._inboxes: dict[int, Inbox] = {}  # {id: open stream}
-        self._writing = threading.Lock()
-        self._reading = threading.Lock()  # held by the leader
-        self._followers: dict[Any, None] = {}  # latches of those who wait and do not lead
-        self._attending = threading.Lock()
-        self._reader = False
-        self._reader_latch: Any = None
-        self._later: deque[bytes] = deque()  # frames that go with the next message
-        self._unsent = b""  # the rest of one of them
-        self._to_call_back: deque[Future[Any]] = deque()
-        this: weakref.ref[Channel] = weakref.ref(self)
-        self._sender = Sender(partial(_tell, this, frames.FORGET))
-        self._receiver = Receiver(partial(_tell, this, frames.RELEASE))
+        self.lead = Lead()
+        self._outlet = Outlet(connection)
+        self._attendant = Attendant()
+        self._sender = Sender(partial(_tell, self._outlet, frames.FORGET))
+        self._receiver = Receiver(partial(_tell, self._outlet, frames.RELEASE))
         seconds = int(_PATIENCE)
         micros = int((_PATIENCE - seconds) * 1e6)
         patience = struct.pack("ll", seconds, micros)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-        self._send(frames.hello(caller))
+        self._outlet.send(frames.hello(caller), None, self._make_room)
         _channels.add(self)
 
     # Calls.
@@ -88,7 +76,7 @@ class Channel:
         self,
         name: bytes,
         flags: int,
-        encoded: bytes | Encoded | Published,
+        encoded: Arguments,
         timeout: float | None,
         method: Any,
     ) -> Future[Any]:
@@ -106,17 +94,10 @@ class Channel:
             seconds = timeout
         packed = pack((CALL, flags, len(name), call, seconds), name, encoded, self._sender)
         self._futures[call] = future
-        if self.broken:
-            self._futures.pop(call, None)
-            raise method.gone(self.broken)
-        try:
-            self._send(packed, future.deadline)
-        except OSError as error:
-            self._break(f"{self.node} is gone ({error.strerror or error})")
-        except _Late:
+        if not self._send(packed, future.deadline):
             if isinstance(packed, Packed):
                 self._sender.lose(packed.segment)
-            self._expire(future)
+            self.expire(future)
         return future
 
     def call(self, name: bytes, body: bytes, timeout: float | None, method: Any) -> Any:
@@ -133,40 +114,33 @@ class Channel:
         size = len(name) + len(body)
         message = HEADER.pack(size, CALL, 0, len(name), call, timeout) + name + body
         self._futures[call] = future
-        if self.broken:
-            self._futures.pop(call, None)
-            raise method.gone(self.broken)
         try:
-            self._send(message, future.deadline)
-        except OSError as error:
-            self._break(f"{self.node} is gone ({error.strerror or error})")
-        except _Late:
-            self._expire(future)
-        if self._reading.acquire(False):
             end = future.deadline
-            try:
-                reply = self._read(end, call)
-                while reply is True and future.pending:
-                    reply = self._read(end, call)
-            except CallCancelled:
-                future.cancel()
-                raise
-            finally:
-                self._reading.release()
-                if self._followers:
-                    self._hand_on()
-            if isinstance(reply, bytes):
+            if not self._send(message, end):
+                self.expire(future)
+            reply: bool | bytes = False
+            if self.lead.take(False):
                 try:
-                    return decode(reply)
-                except Exception as error:
-                    raise method.unreadable(error) from error
-        return future.result()
+                    reply = self.read(end, call)
+                    while reply is True and future.pending:
+                        reply = self.read(end, call)
+                finally:
+                    self.lead.give()
+        except BaseException:
+            future.cancel()
+            raise
+        if not isinstance(reply, bytes):
+            return future.result()
+        try:
+            return decode(reply)
+        except Exception as error:
+            raise method.unreadable(error) from error
 
     def open(
         self,
         name: bytes,
         flags: int,
-        encoded: bytes | Encoded | Published,
+        encoded: Arguments,
         timeout: float | None,
         method: Any,
     ) -> Inbox:
@@ -175,13 +149,7 @@ class Channel:
         seconds = frames.FOREVER if timeout is None else timeout
         packed = pack((frames.CALL, flags, len(name), call, seconds), name, encoded, self._sender)
         inbox = self._inboxes[call] = Inbox(self, method, call)
-        if self.broken:
-            self._inboxes.pop(call, None)
-            raise method.gone(self.broken)
-        try:
-            self._send(packed)
-        except OSError as error:
-            self._break(f"{self.node} is gone ({error.strerror or error})")
+        self._send(packed, None)
         return inbox
 
     def expect(self, inbox: Inbox, timeout: float | None) -> Future[Any]:
@@ -196,7 +164,7 @@ class Channel:
     def leave(self, inbox: Inbox) -> None:
         """Nobody wants more of a stream. May be called by the garbage collector."""
         if self._inboxes.pop(inbox.call, None) is not None:
-            self.tell_soon(frames.header(0, frames.CANCEL, call=inbox.call))
+            self.tell(frames.header(0, frames.CANCEL, call=inbox.call))
             self._arrived(inbox)
 
     def wait(self, future: Future[Any], timeout: float | None) -> bool:
@@ -208,21 +176,21 @@ class Channel:
         else:
             last = None  # not the deadline of the call is what ends this wait
         try:
-            if self._reading.acquire(False):
-                self._lead(future, end)
+            if self.lead.take(False):
+                self._read_until(future, end)
             while future.pending and not self._late(end):
                 self._follow(future, end)
         except CallCancelled:
             future.cancel()
             raise
         if future.pending and last is not None:
-            self._expire(future)
+            self.expire(future)
         return not future.pending
 
     def cancel(self, future: Future[Any]) -> None:
         """Tells the node that nobody waits any more."""
         if self._futures.pop(future.call, None) is not None and future.call > 0:
-            self.tell_soon(frames.header(0, frames.CANCEL, call=future.call))
+            self.tell(frames.header(0, frames.CANCEL, call=future.call))
         future.call_back()
 
     def attend(self, future: Future[Any]) -> None:
@@ -230,16 +198,7 @@ class Channel:
         if not future.pending:
             future.call_back()
             return
-        with self._attending:
-            if not self._reader:
-                self._reader = True
-                latch = self._reader_latch = threading.Lock()
-                latch.acquire()
-                threading.Thread(
-                    target=self._attend, args=(latch,), name="lpml-reader", daemon=True
-                ).start()
-            else:
-                release(self._reader_latch)
+        self._attendant.attend(self)
 
     def decode(self, future: Any, raw: Arrived) -> Any:
         """The value of a reply, or an exception as the caller should see it."""
@@ -254,25 +213,13 @@ class Channel:
             return value
         raise future.method.remote(*value)
 
-    def tell_later(self, frame: bytes) -> None:
-        """Sends a frame with the next message."""
-        self._later.append(frame)
-
-    def tell_soon(self, frame: bytes) -> None:
-        """Sends a frame now if that needs no waiting, else with the next message.
-
-        Takes no lock that may be held, so the garbage collector may call it anywhere.
-        """
-        self._later.append(frame)
-        while self._later and not self.broken and self._writing.acquire(False):
+    def tell(self, frame: bytes) -> None:
+        """Sends a frame soon. May be called by the garbage collector."""
+        if not self.broken:
             try:
-                self._flush_later(wait=False)
-            except BlockingIOError:
-                return
+                self._outlet.add_soon(frame)
             except OSError as error:
                 self._break(f"{self.node} is gone ({error.strerror or error})")
-            finally:
-                self._writing.release()
 
     def close(self, reason: str) -> None:
         """Closes the connection; pending calls fail with `reason`."""
@@ -288,85 +235,41 @@ class Channel:
     def _late(end: float | None) -> bool:
         return end is not None and monotonic() >= end
 
-    def _lead(self, future: Future[Any], end: float | None) -> None:
-        """Reads for everybody until `future` is done. Called with `_reading` held."""
+    def _read_until(self, future: Future[Any], end: float | None) -> None:
+        """Reads for everybody until `future` is done. Called with the lead."""
         try:
-            while future.pending and self._read(end):
+            while future.pending and self.read(end):
                 pass
         finally:
-            self._reading.release()
-            if self._followers:
-                self._hand_on()
+            self.lead.give()
 
     def _follow(self, future: Future[Any], end: float | None) -> None:
         """Waits until the future is done or the lead is free, and then leads."""
-        latch = threading.Lock()
-        latch.acquire()
+        latch = closed_latch()
         if not future.add_latch(latch):
             return
-        self._followers[latch] = None
-        try:
-            if self._reading.acquire(False):
-                self._followers.pop(latch, None)
-                self._lead(future, end)
-            else:
-                left = _PATIENCE if end is None else min(_PATIENCE, end - monotonic())
-                if not latch.acquire(timeout=max(0.0, left)):
-                    _check_caller()
-        finally:
-            self._followers.pop(latch, None)
-            if self._followers and not self._reading.locked():
-                self._hand_on()  # the lead may have been meant for us
-
-    def _hand_on(self) -> None:
-        for latch in list(self._followers):
-            self._followers.pop(latch, None)
-            release(latch)
+        if self.lead.take_or_join(latch):
+            self._read_until(future, end)
             return
+        try:
+            left = _PATIENCE if end is None else min(_PATIENCE, end - monotonic())
+            if not latch.acquire(timeout=max(0.0, left)):
+                _check_caller()
+        finally:
+            self.lead.leave(latch)
 
-    def _expire(self, future: Future[Any]) -> None:
+    def expire(self, future: Future[Any]) -> None:
+        """The deadline of a call passed."""
         if future.fail(future.method.late()):
             self.cancel(future)
 
-    def _attend(self, latch: Any) -> None:
-        """The reader thread: leads if nobody does, calls back, ends when nobody asks."""
-        while True:
-            while self._to_call_back:
-                self._to_call_back.popleft().call_back()
-            asked = [f for f in list(self._futures.values()) if f.called_back]
-            if asked:
-                self._await_any(latch, asked)
-            elif not latch.acquire(timeout=_LINGER):
-                with self._attending:
-                    if not self._to_call_back and not any(
-                        f.called_back for f in list(self._futures.values())
-                    ):
-                        self._reader = False
-                        return
-
-    def _await_any(self, latch: Any, asked: list[Future[Any]]) -> None:
-        self._followers[latch] = None
-        deadlines = [f.deadline for f in asked if f.deadline is not None]
-        end = min(deadlines, default=None)
-        if self._reading.acquire(False):
-            self._followers.pop(latch, None)
-            try:
-                while not self._to_call_back and not latch.acquire(False) and self._read(end):
-                    pass
-            finally:
-                self._reading.release()
-                if self._followers:
-                    self._hand_on()
-        else:
-            latch.acquire(timeout=-1 if end is None else max(0.0, end - monotonic()))
-            self._followers.pop(latch, None)
-        for future in asked:
-            if future.pending and future.deadline is not None and self._late(future.deadline):
-                self._expire(future)
+    def asked(self) -> list[Future[Any]]:
+        """The pending futures of which somebody is to be called back."""
+        return [future for future in list(self._futures.values()) if future.called_back]
 
     # Reading and writing.
 
-    def _read(self, end: float | None, call: int = 0) -> bool | bytes:
+    def read(self, end: float | None, call: int = 0) -> bool | bytes:
         """Reads once and completes what came; `False` if nothing came until `end`.
 
         If all that came is the reply to `call`, its body is returned and nothing is completed.
@@ -421,7 +324,7 @@ class Channel:
             if future is not None:
                 future.complete((kind, content), RAW)
                 if future.called_back:
-                    self._call_back(future)
+                    self._attendant.call_back(future)
                 return
         if kind in (frames.ITEM, frames.END, ERROR):
             inbox = self._inboxes.get(call)
@@ -442,88 +345,43 @@ class Channel:
         if future is not None:
             future.complete(None)
             if future.called_back:
-                self._call_back(future)
+                self._attendant.call_back(future)
 
-    def _call_back(self, future: Future[Any]) -> None:
-        self._to_call_back.append(future)
-        with self._attending:
-            if self._reader:
-                release(self._reader_latch)
+    def _send(self, message: bytes | Packed, end: float | None) -> bool:
+        """Sends a message; `False` if nothing of it could be sent until `end`.
 
-    def _send(self, message: bytes | Packed, end: float | None = None) -> None:
-        """Sends a message, reading meanwhile if the socket is full.
-
-        Raises:
-          _Late: nothing could be sent until `end`.
+        If the connection is broken or breaks, whatever is pending fails.
         """
-        with self._writing:
-            if self._later or self._unsent:
-                self._flush_later(wait=True)
-            if isinstance(message, bytes):
-                try:
-                    done = self._socket.send(message, _DO_NOT_WAIT)
-                except BlockingIOError:
-                    done = 0
-                if done != len(message):
-                    self._transmit(message, done, (), end)
-            else:
-                self._transmit(message.data, 0, message.files, end)
-        while self._later and self._writing.acquire(False):  # came meanwhile, and found it taken
-            try:
-                self._flush_later(wait=True)
-            finally:
-                self._writing.release()
-
-    def _transmit(
-        self, data: bytes | memoryview, done: int, files: tuple[File, ...], end: float | None
-    ) -> None:
-        """Sends what is left after the first `done` bytes."""
-        total, data = len(data), memoryview(data)
         try:
-            while True:
-                try:
-                    if files and not done:
-                        done = send_with_files(self._socket, data, files, _DO_NOT_WAIT)
-                    else:
-                        done += self._socket.send(data[done:], _DO_NOT_WAIT)
-                    if done == total:
-                        return
-                except BlockingIOError:
-                    self._make_room()
-                    if self._late(end):
-                        raise _Late from None
+            if self.broken:
+                raise OSError(self.broken)
+            self._outlet.send(message, end, self._make_room)
+        except OSError as error:
+            self._break(f"{self.node} is gone ({error.strerror or error})")
+        except Late:
+            return False
         finally:
-            if 0 < done < total:  # half a message is out: nothing can follow it
+            if self._outlet.cut:
                 self._break(f"the connection to {self.node} was cut within a message")
+        return True
 
-    def _flush_later(self, wait: bool) -> None:
-        """Sends what `tell_soon` left. Called with `_writing` held."""
-        while self._unsent or self._later:
-            if not self._unsent:
-                self._unsent = self._later.popleft()
-            try:
-                sent = self._socket.send(self._unsent, _DO_NOT_WAIT)
-                self._unsent = self._unsent[sent:]
-            except BlockingIOError:
-                if not wait:
-                    raise
-                self._make_room()
-
-    def _make_room(self) -> None:
+    def _make_room(self, end: float | None) -> None:
         """The socket is full: reads meanwhile, or the peer could wait for us as we for it."""
         poll = select.poll()
-        lead = self._reading.acquire(False)
+        lead = self.lead.take(False)
         try:
-            events = select.POLLOUT | (select.POLLIN if lead else 0)
-            poll.register(self._socket.fileno(), events)
-            ready = poll.poll(None if lead else 20)
+            poll.register(self._socket.fileno(), select.POLLOUT | (select.POLLIN if lead else 0))
+            left = _PATIENCE if end is None else min(_PATIENCE, end - monotonic())
+            if not lead:
+                left = min(left, 0.02)  # the lead may become free, and then we must read
+            ready = poll.poll(max(0.0, left) * 1000)
             if lead and ready and ready[0][1] & select.POLLIN:
-                self._read(None)
+                self.read(None)
         finally:
             if lead:
-                self._reading.release()
-                if self._followers:
-                    self._hand_on()
+                self.lead.give()
+        if self.broken:
+            raise OSError(self.broken)
 
     def _break(self, reason: str) -> None:
         """No more calls: fails all that are pending, at once."""
@@ -537,9 +395,8 @@ class Channel:
                 break
             future.fail(future.method.gone(self.broken))
             if future.called_back:
-                self._call_back(future)
+                self._attendant.call_back(future)
         self._inboxes.clear()
-        self._sender.close()
 
     def forget(self) -> None:
         """After a fork: the connection is the parent's."""
@@ -547,8 +404,9 @@ class Channel:
         self._socket.close()
         self._futures.clear()
         self._inboxes.clear()
-        self._writing, self._reading = threading.Lock(), threading.Lock()
-        self._attending, self._reader = threading.Lock(), False
+        self.lead = Lead()
+        self._outlet.forget()
+        self._attendant.forget()
 
 
 @final
@@ -572,11 +430,9 @@ def _check_caller() -> None:
         raise CallCancelled("the call that made this one was cancelled")
 
 
-def _tell(channel: weakref.ref[Channel], kind: int, segment: int) -> None:
+def _tell(outlet: Outlet, kind: int, segment: int) -> None:
     """Goes with the next message. Takes no lock: the garbage collector may call it."""
-    to = channel()
-    if to is not None:
-        to.tell_later(frames.header(0, kind, call=segment))
+    outlet.add(frames.header(0, kind, call=segment))
 
 
 def _after_fork() -> None:

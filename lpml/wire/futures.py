@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Generator
 from typing import Any, Generic, Protocol, TypeVar, final
@@ -14,6 +15,14 @@ R = TypeVar("R")
 PENDING, DONE, RAW, FAILED = range(4)
 
 _changing = threading.Lock()  # held for the few lines in which a future changes
+
+
+def _after_fork() -> None:
+    global _changing
+    _changing = threading.Lock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Source(Protocol):

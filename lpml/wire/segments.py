@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 import weakref
 from collections import deque
@@ -91,6 +92,14 @@ def rounded(size: int) -> int:
 
 
 _booking = threading.RLock()  # `Book.kept` is of all pools; the garbage collector may close one
+
+
+def _after_fork() -> None:
+    global _booking
+    _booking = threading.RLock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @final

@@ -120,7 +120,7 @@ class RemoteItems:
             self._taken += 1
             if self._taken >= frames.WINDOW // 2:
                 credit = frames.header(0, frames.CREDIT, extra=self._taken, call=inbox.call)
-                inbox.channel.tell_soon(credit)
+                inbox.channel.tell(credit)
                 self._taken = 0
             return inbox.channel.decode(inbox, frame)
         self._ended = True
