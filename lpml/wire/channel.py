@@ -19,6 +19,7 @@ from lpml.errors import CallCancelled, ProtocolError
 from lpml.wire import frames
 from lpml.wire.attendant import Attendant
 from lpml.wire.codec import Encoded, decode
+from lpml.wire.courtesy import Courtesy
 from lpml.wire.frames import CALL, ERROR, HEADER, HEADER_SIZE, REPLY, TABLE, Decoder, Frame, Payload
 from lpml.wire.futures import RAW, Future
 from lpml.wire.lead import Lead, closed_latch
@@ -61,6 +62,7 @@ class Channel:
         self.lead = Lead()
         self._outlet = Outlet(connection)
         self._attendant = Attendant()
+        self._courtesy = Courtesy()
         self._sender = Sender(partial(_tell, self._outlet, frames.FORGET))
         self._receiver = Receiver(partial(_tell, self._outlet, frames.RELEASE))
         seconds = int(_PATIENCE)
@@ -119,6 +121,7 @@ class Channel:
             if not self._send(message, end):
                 self.expire(future)
             reply: bool | bytes = False
+            self._courtesy.give()
             if self.lead.take(False):
                 try:
                     reply = self.read(end, call)

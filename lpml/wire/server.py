@@ -11,6 +11,7 @@ from typing import final
 from lpml.clock import Call
 from lpml.errors import ProtocolError, closest
 from lpml.wire import frames
+from lpml.wire.courtesy import Courtesy
 from lpml.wire.dispatch import Dispatcher, Handler
 from lpml.wire.executor import Executor, failure
 from lpml.wire.frames import CALL, HEADER_SIZE, TABLE, Frame, Payload
@@ -62,6 +63,7 @@ class Server:
         self._sessions: dict[int, Session] = {}  # {descriptor: session}
         self._buffer = memoryview(bytearray(_RECEIVE))
         self._threads: list[threading.Thread] = []
+        self._courtesy = Courtesy()
         self._closed = False
         self._bytes_in = 0
         self._bytes_out = 0  # of closed sessions
@@ -170,6 +172,8 @@ class Server:
                 if self._owner != me:
                     return
                 self._executing = False
+            if len(sessions) > 1:  # with one caller, all it sent is answered
+                self._courtesy.give()
             events = wait()
             if self._closed:
                 return
