@@ -7,33 +7,28 @@ import itertools
 import os
 import select
 import socket
-import struct
 import weakref
 from collections import deque
 from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias, final
 
-from lpml.clock import current_call
 from lpml.errors import CallCancelled, ProtocolError
 from lpml.wire import frames
 from lpml.wire.attendant import Attendant
 from lpml.wire.codec import Encoded, decode
 from lpml.wire.courtesy import Courtesy
-from lpml.wire.frames import CALL, ERROR, HEADER, HEADER_SIZE, REPLY, TABLE, Decoder, Frame, Payload
+from lpml.wire.frames import CALL, ERROR, HEADER, REPLY, TABLE, Frame, Payload
 from lpml.wire.futures import RAW, Future
+from lpml.wire.inlet import PATIENCE, Inlet, check_caller
 from lpml.wire.lead import Lead, closed_latch
 from lpml.wire.outlet import Late, Outlet
 from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
 from lpml.wire.segments import Receiver, Sender
-from lpml.wire.transfer import ROOM, take_files
 
 Arguments: TypeAlias = "bytes | Encoded | Published"
 Arrived: TypeAlias = "tuple[int, Payload | Content]"
 """kind, and the payload with what it refers to"""
-
-_RECEIVE = 1 << 16
-_PATIENCE = 0.25  # seconds for which the kernel waits before we look at deadlines again
 
 
 @final
@@ -54,8 +49,6 @@ class Channel:
         self.node = node
         self.broken: str = ""  # why no more calls are possible
         self._socket = connection
-        self._decoder = Decoder()
-        self._buffer = memoryview(bytearray(_RECEIVE))
         self._ids = itertools.count(1)
         self._futures: dict[int, Future[Any]] = {}  # {id: pending call}
         self._inboxes: dict[int, Inbox] = {}  # {id: open stream}
@@ -65,10 +58,7 @@ class Channel:
         self._courtesy = Courtesy()
         self._sender = Sender(partial(_tell, self._outlet, frames.FORGET))
         self._receiver = Receiver(partial(_tell, self._outlet, frames.RELEASE))
-        seconds = int(_PATIENCE)
-        micros = int((_PATIENCE - seconds) * 1e6)
-        patience = struct.pack("ll", seconds, micros)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        self._inlet = Inlet(connection, self._receiver)
         self._outlet.send(frames.hello(caller), None, self._make_room)
         _channels.add(self)
 
@@ -255,9 +245,9 @@ class Channel:
             self._read_until(future, end)
             return
         try:
-            left = _PATIENCE if end is None else min(_PATIENCE, end - monotonic())
+            left = PATIENCE if end is None else min(PATIENCE, end - monotonic())
             if not latch.acquire(timeout=max(0.0, left)):
-                _check_caller()
+                check_caller()
         finally:
             self.lead.leave(latch)
 
@@ -280,44 +270,19 @@ class Channel:
         if self.broken:
             return False
         try:
-            if end is not None:
-                left = end - monotonic()
-                if left < _PATIENCE and not self._readable(max(0.0, left)):
-                    return False
-            decoder = self._decoder
-            target = decoder.target() if decoder.big is not None else None
-            into = self._buffer if target is None else target
-            count, ancillary, cut, _ = self._socket.recvmsg_into((into,), ROOM)
-            if ancillary or cut:
-                take_files(ancillary, cut, self._receiver)
-        except (BlockingIOError, InterruptedError):
-            _check_caller()
-            return not self._late(end)
-        except ProtocolError as error:
-            self._break(f"{self.node} sent what is no message: {error}")
-            return False
-        except OSError:
-            self._break(f"{self.node} is gone: it closed the connection")
-            return False
-        if count == 0:
-            self._break(f"{self.node} is gone: it closed the connection")
-            return False
-        try:
-            head = decoder.single(into, count) if call else None
-            if head is not None and head[1] == REPLY and head[4] == call:
+            came = self._inlet.read(end, call)
+            if isinstance(came, bytes):
                 self._futures.pop(call, None)
-                return bytes(into[HEADER_SIZE:count])
-            arrived = decoder.feed(into[:count]) if target is None else decoder.filled(count)
-            for frame in arrived:
+                return came
+            if came is None:
+                return False
+            for frame in came:
                 self._handle(frame)
         except ProtocolError as error:
             self._break(f"{self.node} sent what is no message: {error}")
-        return True
-
-    def _readable(self, timeout: float) -> bool:
-        poll = select.poll()
-        poll.register(self._socket.fileno(), select.POLLIN)
-        return bool(poll.poll(timeout * 1000))
+        except OSError:
+            self._break(f"{self.node} is gone: it closed the connection")
+        return not self.broken
 
     def _handle(self, frame: Frame) -> None:
         kind, flags, _, call, _, payload = frame
@@ -374,7 +339,7 @@ class Channel:
         lead = self.lead.take(False)
         try:
             poll.register(self._socket.fileno(), select.POLLOUT | (select.POLLIN if lead else 0))
-            left = _PATIENCE if end is None else min(_PATIENCE, end - monotonic())
+            left = PATIENCE if end is None else min(PATIENCE, end - monotonic())
             if not lead:
                 left = min(left, 0.02)  # the lead may become free, and then we must read
             ready = poll.poll(max(0.0, left) * 1000)
@@ -424,13 +389,6 @@ class Inbox:
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-
-
-def _check_caller() -> None:
-    """Raises if the call in which this thread waits for another was cancelled."""
-    call = current_call.get()
-    if call is not None and call.cancelled:
-        raise CallCancelled("the call that made this one was cancelled")
 
 
 def _tell(outlet: Outlet, kind: int, segment: int) -> None:

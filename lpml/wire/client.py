@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from abc import ABC, abstractmethod
 from typing import Any, final
 
-from lpml.clock import call_timeout, current_call, find_scope
+from lpml.clock import call_timeout, current_call
 from lpml.errors import (
     CallError,
     CallTimeout,
     NodeUnavailable,
-    ProtocolError,
     RemoteError,
     closest,
     remote_error,
 )
 from lpml.service import Interface, MethodSpec
 from lpml.wire import frames
-from lpml.wire.channel import Arguments, Channel
+from lpml.wire.channel import Arguments
 from lpml.wire.codec import Encoded, culprit, encode_arguments
 from lpml.wire.futures import Future
+from lpml.wire.links import Peer, link_to
 from lpml.wire.segments import LARGE
-from lpml.wire.sockets import Address, dial
+from lpml.wire.sockets import Address
 from lpml.wire.streams import RemoteItems, Stream
 
 
@@ -42,7 +39,7 @@ def connect(
       caller: the name of who calls, for messages; "" = the node whose code is running.
       log: the path of the node's log file, for messages.
     """
-    return Client(Peer(_link(address), interface, node, caller, log))
+    return Client(Peer(link_to(address), interface, node, caller, log))
 
 
 def close(client: object) -> None:
@@ -74,98 +71,6 @@ class Method(ABC):
     @abstractmethod
     def streams(self) -> bool:
         """Whether it is a generator method."""
-
-
-@final
-class Link:
-    """The connection to one address, made when it is needed and made anew when it broke."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.peers: weakref.WeakSet[Peer] = weakref.WeakSet()
-        self._lock = threading.Lock()
-        self.open_channel: Channel | None = None
-
-    def channel(self, peer: Peer) -> Channel:
-        """The connection.
-
-        Raises:
-          NodeUnavailable: nobody listens, or the client was closed.
-        """
-        channel = self.open_channel
-        if channel is not None and not channel.broken and not peer.closed:
-            return channel
-        if peer.closed:
-            raise NodeUnavailable(f"this client of {peer.node} was closed; make another")
-        with self._lock:
-            channel = self.open_channel
-            if channel is None or channel.broken:
-                channel = self.open_channel = self._connect(peer)
-            return channel
-
-    def _connect(self, peer: Peer) -> Channel:
-        try:
-            return Channel(dial(self.address), peer.node, peer.caller_name())
-        except ProtocolError:
-            raise
-        except OSError as error:
-            raise NodeUnavailable(
-                f"{peer.caller_name() or 'a call'} cannot reach {peer.node}: nothing answers at "
-                f"{self.address} ({error.strerror or error}); it has ended or never started"
-                + peer.log_line()
-            ) from None
-
-    def leave(self, peer: Peer) -> None:
-        """One client less."""
-        with self._lock:
-            self.peers.discard(peer)
-            if not self.peers and self.open_channel is not None:
-                self.open_channel.close(f"the last client of {peer.node} was closed")
-                self.open_channel = None
-
-    def forget(self) -> None:
-        """After a fork."""
-        self._lock = threading.Lock()
-        self.open_channel = None
-
-
-_links: weakref.WeakValueDictionary[Address, Link] = weakref.WeakValueDictionary()
-_linking = threading.Lock()
-
-
-def _link(address: Address) -> Link:
-    with _linking:
-        link = _links.get(address)
-        if link is None:
-            link = _links[address] = Link(address)
-        return link
-
-
-@final
-class Peer:
-    """What a client and its methods know of the other side."""
-
-    def __init__(self, link: Link, interface: Interface, node: str, caller: str, log: str) -> None:
-        self.link = link
-        self.interface = interface
-        self.node = node
-        self.caller = caller
-        self.log = log
-        self.closed = False
-        link.peers.add(self)
-
-    def caller_name(self) -> str:
-        """Who calls, for messages."""
-        return self.caller or str(getattr(find_scope(), "name", ""))
-
-    def log_line(self) -> str:
-        """The last line of a message."""
-        return f"\nits log: {self.log}" if self.log else ""
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self.link.leave(self)
 
 
 @final
@@ -326,13 +231,3 @@ def remote(
         f"{type(cause).__name__}: {text}" + log_line
     )
     return remote_error(cause, message, traceback)
-
-
-def _after_fork() -> None:
-    global _linking
-    _linking = threading.Lock()
-    for link in list(_links.values()):
-        link.forget()
-
-
-os.register_at_fork(after_in_child=_after_fork)

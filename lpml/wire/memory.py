@@ -89,7 +89,7 @@ def map_private(file: File, size: int) -> mmap.mmap:
 def map_readonly(file: File, size: int) -> mmap.mmap:
     """The file's own memory, to be read."""
     check_size(file, size)
-    return mmap.mmap(file.fd, size, mmap.MAP_SHARED | _POPULATE, mmap.PROT_READ)
+    return mmap.mmap(file.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
 
 def check_size(file: File, size: int) -> None:

@@ -135,6 +135,8 @@ def open_message(payload: Payload, start: int, receiver: Receiver) -> Content:
     else:
         pieces = receiver.find(table)
     shared = [received(identity, receiver.next_file(), size) for identity, size in table.shared]
+    if shared:
+        receiver.last = shared[-1]
     return Content(pieces, shared)
 
 

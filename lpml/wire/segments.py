@@ -186,6 +186,8 @@ class Receiver:
         self._maps: dict[int, mmap.mmap] = {}
         self._live: dict[int, weakref.ref[object]] = {}  # {segment: what its arrays hold}
         self.files: deque[File] = deque()  # arrived and not yet asked for
+        self.last: Shared[Any] | None = None
+        """The last `Shared` that came: who asks for it again and again maps it once."""
 
     def next_file(self) -> File:
         """The next descriptor that came.
@@ -243,3 +245,4 @@ class Receiver:
         self._live.clear()
         self._maps.clear()
         self.files.clear()
+        self.last = None

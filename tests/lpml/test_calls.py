@@ -1,9 +1,10 @@
-"""future, acall, stream, broadcast and first: over a connection, in one process, on plain objects."""
+"""Every way to call: over a connection, in one process, and on plain objects."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -40,6 +41,7 @@ class Service:
         self.closed = threading.Event()
         self.go = threading.Event()
         self.entered = threading.Event()
+        self.ended = threading.Event()
         self.held = threading.Semaphore(0)
 
     def echo(self, value: Any = None) -> Any:
@@ -81,7 +83,14 @@ class Service:
     @lpml.concurrent
     def hold(self) -> bool:
         self.held.release()
-        return lpml.context().wait(60)
+        try:
+            return lpml.context().wait(60)
+        finally:
+            self.ended.set()
+
+    @lpml.concurrent
+    def relay(self, other: Any) -> Any:
+        return other.hold()
 
     @lpml.concurrent
     def until_go(self, value: int) -> int:
@@ -208,11 +217,9 @@ def test_a_stream_that_is_dropped_ends_its_generator(any_client: Any, service: S
 
 def test_a_stream_that_fails_raises_after_its_items(any_client: Any) -> None:
     items = lpml.stream(any_client.break_after, 20)
-    got = []
+    assert list(itertools.islice(items, 20)) == list(range(20))
     with pytest.raises(Own):
-        for item in items:
-            got.append(item)
-    assert got == list(range(20))
+        next(items)
     with pytest.raises(StopIteration):
         next(items)
 
@@ -363,6 +370,15 @@ def test_a_cancelled_task_cancels_its_call(remote: Any, service: Service) -> Non
     asyncio.run(main())
 
 
+def test_cancelling_a_call_cancels_the_calls_it_made(remote: Any) -> None:
+    inner = Service()
+    with over_a_connection(inner) as other:
+        future = lpml.future(remote.relay, other)
+        assert inner.held.acquire(timeout=5)
+        assert future.cancel()
+        assert inner.ended.wait(5)
+
+
 def test_a_slow_reader_holds_its_stream_back(remote: Any, service: Service) -> None:
     items = lpml.stream(remote.count, 1000)
     next(items)
@@ -496,6 +512,7 @@ def test_a_forked_process_makes_a_connection_of_its_own(remote: Any) -> None:
     assert remote.echo(1) == 1
     pid = os.fork()
     if pid == 0:
+        fine = False
         try:
             fine = remote.echo(2) == 2 and lpml.future(remote.echo, 3).result(10) == 3
         finally:
