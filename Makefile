@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) python3.10)
 ARGS ?=
-PYTEST ?= -q
+PYTEST ?= -q -n 2
 
 python := .venv/bin/python
 pip := -m pip --disable-pip-version-check install --quiet --quiet

@@ -13,7 +13,7 @@ from rich.console import Console
 from lpml.cli import tables, views, words
 from lpml.cli.programs import Prebuilt
 from lpml.launchers import NodeStatus, RunStatus
-from lpml.launchers.supervisor import NodeState
+from lpml.launchers.names import NodeState
 
 
 def node(
