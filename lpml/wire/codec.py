@@ -9,6 +9,8 @@ from __future__ import annotations
 import pickle
 from typing import Any, NamedTuple
 
+from lpml.wire.carried import Carried
+
 SIMPLE = frozenset({int, float, bool, complex, str, bytes, type(None)})
 dumps = pickle.dumps
 _NOTHING = dumps(None, 5)
@@ -22,7 +24,7 @@ class Encoded(NamedTuple):
 
     body: bytes
     buffers: list[memoryview]
-    shared: list[Any]
+    shared: list[Carried]
 
 
 def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Encoded:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, TypeAlias, final
 
 from lpml.errors import ProtocolError
 from lpml.wire import frames, memory
+from lpml.wire.carried import Carried
 from lpml.wire.codec import Encoded, decode
 from lpml.wire.frames import HEADER, Payload
 from lpml.wire.memory import File
 from lpml.wire.messages import INLINE, PRIVATE, Table, end_of, offsets, read_table
 from lpml.wire.segments import LARGE, Receiver, Sender
-from lpml.wire.shared import Shared, received
+from lpml.wire.shared import received
 
 Head: TypeAlias = "tuple[int, int, int, int, float]"
 """kind, flags, extra, id, seconds left"""
@@ -94,7 +95,7 @@ def publish(value: bytes | Encoded) -> bytes | Encoded | Published:
 
 
 def _entries(
-    shared: Sequence[Shared[Any]],
+    shared: Sequence[Carried],
 ) -> tuple[list[tuple[bytes, int]], tuple[File, ...]]:
     return [(each.id, each.nbytes) for each in shared], tuple(each.file for each in shared)
 
@@ -105,7 +106,7 @@ class Content:
 
     __slots__ = ("_pieces", "_shared")
 
-    def __init__(self, pieces: Sequence[memoryview], shared: Sequence[Shared[Any]]) -> None:
+    def __init__(self, pieces: Sequence[memoryview], shared: Sequence[Carried]) -> None:
         self._pieces = pieces
         self._shared = shared  # found by their ids while the value is unpickled
 

@@ -1,4 +1,4 @@
-"""The pickler of values that are no plain numbers or strings: cloudpickle, arrays, `Shared`."""
+"""The pickler of values that are no plain numbers or strings: cloudpickle, arrays, `Carried`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, final
 
 import cloudpickle
 
-from lpml.wire.shared import Shared, shared_by_id
+from lpml.wire.carried import Carried
 
-_MOST_SHARED = 200  # in one message; the kernel hands over 253 descriptors at once
+_MOST_CARRIED = 200  # in one message; the kernel hands over 253 descriptors at once
 
 
 class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Leaves buffers and `Shared` values out of its output, in two lists."""
+    """Leaves buffers and `Carried` values out of its output, in two lists."""
 
     def __init__(self) -> None:
         self.file = io.BytesIO()
         self.buffers: list[pickle.PickleBuffer] = []
-        self.shared: list[Shared[Any]] = []
+        self.carried: list[Carried] = []
         super().__init__(self.file, protocol=5, buffer_callback=self.buffers.append)
 
     def reducer_override(self, obj: Any) -> Any:
@@ -30,11 +30,11 @@ class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has 
             if cls.__name__ == "ndarray":
                 return _reduce_array(obj)
             return NotImplemented
-        if cls is Shared:
-            if obj.nbytes == 0 or len(self.shared) >= _MOST_SHARED:
+        if isinstance(obj, Carried):
+            if obj.nbytes == 0 or len(self.carried) >= _MOST_CARRIED:
                 return NotImplemented
-            self.shared.append(obj)
-            return shared_by_id, (obj.id,)
+            self.carried.append(obj)
+            return obj.reference()
         jax = sys.modules.get("jax")
         if jax is not None and "jax" in cls.__module__ and isinstance(obj, jax.Array):
             return _reduce_jax(obj, jax)
@@ -115,21 +115,21 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def dumps(value: Any) -> tuple[bytes, list[memoryview], list[Shared[Any]]]:
-    """The pickle, the buffers left out of it, and the `Shared` values left out of it."""
+def dumps(value: Any) -> tuple[bytes, list[memoryview], list[Carried]]:
+    """The pickle, the buffers left out of it, and the `Carried` values left out of it."""
     pickler, _local.pickler = _local.pickler, None  # a pickler used inside a pickler is another
     if pickler is None:
         pickler = _OutOfBand()
     pickler.dump(value)
     body = pickler.file.getvalue()
     buffers = [buffer.raw() for buffer in pickler.buffers]
-    shared = pickler.shared[:]
+    carried = pickler.carried[:]
     pickler.file.seek(0)
     pickler.file.truncate()
     pickler.clear_memo()
     pickler.globals_ref.clear()
     pickler.buffers.clear()
-    pickler.shared.clear()
+    pickler.carried.clear()
     if len(body) < 1 << 20:
         _local.pickler = pickler  # kept: making one costs more than most dumps
-    return body, buffers, shared
+    return body, buffers, carried

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, final
 
 from lpml.errors import ProtocolError
 from lpml.wire import memory
+from lpml.wire.carried import Carried
 from lpml.wire.memory import File
 from lpml.wire.messages import end_of, offsets
 
@@ -26,7 +27,7 @@ _known: weakref.WeakValueDictionary[bytes, Shared[Any]] = weakref.WeakValueDicti
 
 
 @final
-class Shared(Generic[T_co]):
+class Shared(Carried, Generic[T_co]):
     """An immutable value, published once and handed to any number of readers without copying.
 
     The value is copied into shared memory here and now; what happens to the original later does
@@ -92,6 +93,10 @@ class Shared(Generic[T_co]):
         assert self._file is not None
         return self._file
 
+    def reference(self) -> tuple[Any, ...]:
+        """What is pickled in its place where its descriptor travels beside the message."""
+        return _by_id, (self.id,)
+
     def _load(self) -> Any:
         if self._file is None:
             return pickle.loads(self._body, buffers=self._buffers)
@@ -148,6 +153,6 @@ def received(identity: bytes, file: File, size: int) -> Shared[Any]:
     return _make(identity, file, size, b"", ())
 
 
-def shared_by_id(identity: bytes) -> Shared[Any]:
+def _by_id(identity: bytes) -> Shared[Any]:
     """The `Shared` that came with the message that is being unpickled."""
     return _known[identity]
