@@ -23,6 +23,7 @@ from lpml.errors import UsageError
 from lpml.launchers import devices, exits, pipes, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.plan import NodePlan, Plan
+from lpml.launchers.preloading import needed
 from lpml.launchers.server_process import take
 from lpml.launchers.server_process import warm as warm
 from lpml.launchers.supervisor import Decision
@@ -79,7 +80,7 @@ class ProcessLauncher(AbstractLauncher):
         self._processes: dict[str, _Process] = {}
         self._of: dict[str, _Process] = {}  # {node: its process}
         _make_room(len(plan.nodes))
-        self._server = take()
+        self._server = take(needed([node.payload for node in plan.nodes]))
         try:
             self._prepare()
         except OSError as error:

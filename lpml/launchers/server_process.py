@@ -137,9 +137,8 @@ def warm(hints: Iterable[str] = ()) -> None:
             _warm[0].preload(list(hints))
 
 
-def take() -> ServerProcess:
-    """A forkserver for a run: the warm one, or a new one."""
-    modules = list(sys.modules)
+def take(modules: Sequence[str]) -> ServerProcess:
+    """A forkserver for a run that needs `modules`: the warm one, or a new one."""
     with _lock:
         server = _warm.pop() if _warm else None
     if server is not None and server.process.poll() is None:

@@ -388,7 +388,7 @@ def test_a_fork_of_the_launcher_does_not_keep_its_run_alive(start: Launch) -> No
         signal.pause()
         os._exit(0)
     try:
-        assert run.stop().seconds < 5.0
+        assert run.stop().reason == "it was stopped"  # nobody had to be killed
         assert all(gone(pid) for pid in pids)
     finally:
         os.kill(child, signal.SIGKILL)
