@@ -127,9 +127,7 @@ def test_a_call_returns_what_the_method_returns() -> None:
 
 
 @pytest.mark.parametrize("shared_memory", [True, False])
-def test_large_arrays_go_both_ways(
-    shared_memory: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_arrays_go_both_ways(shared_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not shared_memory:
         monkeypatch.setattr(memory, "supported", False)
     elif not memory.supported:
@@ -145,9 +143,7 @@ def test_large_arrays_go_both_ways(
 
 def test_serial_methods_run_one_at_a_time_whoever_calls() -> None:
     with served(Plain()) as (client, _, address):
-        others = [
-            wire.connect(address, interface_of(Plain), node="node/0") for _ in range(4)
-        ]
+        others = [wire.connect(address, interface_of(Plain), node="node/0") for _ in range(4)]
         pending = [lpml.future(c.alone) for c in [client, *others] for _ in range(50)]
         assert max(each.result() for each in pending) == 1
 
