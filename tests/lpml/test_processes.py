@@ -101,6 +101,7 @@ class Inside:
 
     def die(self, number: int) -> None:
         os.kill(os.getpid(), number)
+        lpml.context().clock.wait(60.0)  # another thread may be the one that takes the signal
 
 
 def test_each_node_has_a_process_and_an_environment_of_its_own(start: Launch) -> None:
@@ -380,6 +381,8 @@ def test_nothing_survives_a_launcher_that_forgets_its_run(
     assert ("KeyError" in capfd.readouterr().err) == ("KeyError" in end)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # jax, if another test imported it
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_fork_of_the_launcher_does_not_keep_its_run_alive(start: Launch) -> None:
     run = start(program_of(lpml.Node(Inside)))
     pids = [run.client("node/0").pid(), forkserver_of(run).pid]
