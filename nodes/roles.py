@@ -38,6 +38,15 @@ class Snapshot:
         return self.shared.value
 
 
+class VariableSource(Protocol):
+    """Where actors and evaluators get parameters: a learner, or a parameter server."""
+
+    def pull(
+        self, worker: str | None = None, *, at_least: int = 0, timeout: float | None = None
+    ) -> Snapshot:
+        """The newest parameters; waits for version `at_least`, or until the last one."""
+
+
 @dataclass(frozen=True)
 class Receipt:
     """What became of a gradient."""
