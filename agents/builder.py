@@ -21,7 +21,7 @@ class Batches:
     batch_size: int
     """Items of one update."""
     updates_per_step: int = 1
-    """Updates that the learner makes in one call of the device; it draws as many batches at once."""
+    """Updates that the learner makes in one call of the device, on as many batches."""
 
 
 class AbstractBuilder(ABC):

@@ -16,7 +16,10 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """Shapes and dtypes of one environment, without the axis E."""
+    """Shapes and dtypes of one environment, without the axis E.
+
+    Rewards and discounts are scalars of float32.
+    """
 
     observation: Any
     """A tree of `jax.ShapeDtypeStruct`."""
@@ -26,8 +29,6 @@ class EnvironmentSpec:
     low: npt.NDArray[np.floating[Any]] | None = None
     """Smallest continuous action, of the shape of `action`."""
     high: npt.NDArray[np.floating[Any]] | None = None
-    reward: jax.ShapeDtypeStruct = jax.ShapeDtypeStruct((), np.float32)
-    discount: jax.ShapeDtypeStruct = jax.ShapeDtypeStruct((), np.float32)
     name: str = ""
     """Of the environment, for messages and files."""
 
