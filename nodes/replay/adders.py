@@ -162,7 +162,7 @@ class Adder:
         leaves = self._signature.flatten(
             Step(next_observation, action, reward, discount, extras), "Adder.add"
         )
-        places = np.array([lane.length for lane in lanes])
+        places = np.array([lane.length for lane in lanes], np.int64)
         for index in range(self._split, len(leaves)):
             self._write(index, leaves[index], chosen, places)
         for lane in lanes:
@@ -244,11 +244,11 @@ class Adder:
         total = lane.held + lane.length
         windows: list[tuple[Ints, Ints]] = []
         kept = total
-        begin = lane.begin
         for table, cut in enumerate(self._cuts.values()):
             start, begin = lane.starts[table], lane.begin
             parts: list[tuple[Ints, Ints]] = []
-            for place in [lane.held + end for end in lane.ends]:
+            ends = [] if cut.spans_episodes else lane.ends
+            for place in [lane.held + end for end in ends]:
                 parts.append(cut.cut(start, place, start == begin, True)[:2])
                 start = begin = place
             starts, lengths, start = cut.cut(start, total, start == begin, False)
@@ -261,7 +261,8 @@ class Adder:
             )
             lane.starts[table] = start
             kept = min(kept, start)
-        lane.begin = begin
+        if lane.ends:
+            lane.begin = lane.held + lane.ends[-1]
         return _Cut(number, lane.held, lane.length, total - kept, windows)
 
     def _make_insert(self, cuts: list[_Cut]) -> Insert:

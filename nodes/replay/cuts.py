@@ -15,6 +15,11 @@ from lpml.nodes.replay.signature import Ints
 class AbstractCut(ABC):
     """Which windows of an episode are items of a table."""
 
+    @property
+    @abstractmethod
+    def spans_episodes(self) -> bool:
+        """Whether windows run on over the ends of episodes, as if there were none."""
+
     @abstractmethod
     def cut(self, start: int, end: int, first: bool, ended: bool) -> tuple[Ints, Ints, int]:
         """The windows that are complete.
@@ -24,7 +29,7 @@ class AbstractCut(ABC):
           end: steps before this place are known; the last one of an episode that ended holds
             its last observation only.
           first: whether the next window is the first of its episode.
-          ended: whether the episode ends before `end`.
+          ended: whether the episode ends before `end`; never, if the cut spans episodes.
 
         Returns:
           Starts and lengths of the windows, and where the next one begins.
@@ -41,6 +46,10 @@ class CutTransitions(AbstractCut):
     def __post_init__(self) -> None:
         if self.n_step < 1:
             raise UsageError(f"{self}: give n_step of at least 1")
+
+    @property
+    def spans_episodes(self) -> bool:
+        return False
 
     def cut(self, start: int, end: int, first: bool, ended: bool) -> tuple[Ints, Ints, int]:
         del first
@@ -65,10 +74,15 @@ class CutSequences(AbstractCut):
     length: int
     period: int | None = None
     pad: bool = True
+    across_episodes: bool = False
 
     def __post_init__(self) -> None:
         if self.length < 1 or (self.period is not None and self.period < 1):
             raise UsageError(f"{self}: give a length and a period of at least 1")
+
+    @property
+    def spans_episodes(self) -> bool:
+        return self.across_episodes
 
     def cut(self, start: int, end: int, first: bool, ended: bool) -> tuple[Ints, Ints, int]:
         period = max(1, self.length - 1) if self.period is None else self.period

@@ -39,9 +39,9 @@ def make(view: Any, max_size: int = 1000, **changes: Any) -> Replay:
     return Replay([TableConfig("t", STEP, max_size, view, **changes)])
 
 
-def everything(replay: Replay) -> Any:
-    """All items of table t, oldest first."""
-    table: Table = replay._tables["t"].table
+def everything(replay: Replay, name: str = "t") -> Any:
+    """All items of a table, oldest first."""
+    table: Table = replay._tables[name].table
     slots = table._order.all()
     return table.config.view.gather(table.store, table._starts[slots], table._lengths[slots])
 
@@ -149,6 +149,83 @@ def test_many_environments_are_as_many_single_ones(ends: list[list[bool]], every
 
     assert rows(together) == rows(alone)
     assert together.statistics().steps == alone.statistics().steps
+
+
+ROW = Step(np.int32(0), np.int32(0), np.float32(0), np.float32(0), {"valid": np.bool_(False)})
+
+
+@given(
+    st.lists(st.tuples(*[st.booleans()] * 4), max_size=40),
+    st.integers(1, 6),
+    st.integers(1, 4),
+    st.integers(1, 30),
+)
+def test_sequences_across_episodes_run_over_the_rows_of_one_environment(
+    moves: list[tuple[bool, ...]], length: int, period: int, every: int
+) -> None:
+    """Two environments that step and end when `moves` says so; rows are told by observation."""
+    replay = Replay(
+        [
+            TableConfig("across", ROW, 1000, Sequences(length)),
+            TableConfig("within", ROW, 1000, Sequences(length)),
+        ]
+    )
+    cuts = {
+        "across": CutSequences(length, period, across_episodes=True),
+        "within": CutSequences(length, period),
+    }
+    adder = Adder(replay, cuts, num_envs=2, steps_per_insert=every)
+    now = np.array([0, 1000])
+    adder.first(now)
+    streams: list[list[tuple[int, int, bool]]] = [[], []]  # of each: observation, action, valid
+    episodes = [[[0]], [[1000]]]
+    for moving in moves:
+        stepped, ended = np.array(moving[:2]), np.array(moving[2:])
+        before = now
+        now = now + stepped
+        valid = {"valid": np.ones(2, np.bool_)}
+        adder.add(now, np.ones(2), np.ones(2), now, valid, last=ended, envs=stepped)
+        for env in np.flatnonzero(stepped).tolist():
+            streams[env].append((int(before[env]), int(now[env]), True))
+            episodes[env][-1].append(int(now[env]))
+            if ended[env]:
+                streams[env].append((int(now[env]), 0, False))
+        begins = stepped & ended
+        now = now + begins
+        if begins.any():
+            adder.first(now, envs=begins)
+            for env in np.flatnonzero(begins).tolist():
+                episodes[env].append([int(now[env])])
+    adder.close()
+
+    got, mask = everything(replay, "across")
+    assert mask.all()  # of full length
+    columns = (got.observation, got.action, got.extras["valid"])
+    rows = sorted(
+        list(zip(*(column[i].tolist() for column in columns), strict=True))
+        for i in range(len(mask))
+    )
+    assert rows == sorted(
+        stream[start : start + length]
+        for stream in streams
+        for start in range(0, len(stream) - length + 1, period)
+    )
+    alone = Replay([TableConfig("within", ROW, 1000, Sequences(length))])
+    single = Adder(alone, {"within": cuts["within"]})
+    for env in range(2):
+        for episode in episodes[env]:
+            single.first(episode[0])
+            for t in episode[1:]:
+                ends = t == episode[-1] and episode is not episodes[env][-1]
+                single.add(t, 1.0, 1.0, t, {"valid": True}, last=ends)
+        single.close()
+        single = Adder(alone, {"within": cuts["within"]})
+
+    def within(replay: Replay) -> list[Any]:
+        got, mask = everything(replay, "within")
+        return sorted(t[m].tolist() for t, m in zip(got.observation, mask, strict=True))
+
+    assert within(replay) == within(alone)
 
 
 def test_one_adder_feeds_several_tables_with_one_copy() -> None:
