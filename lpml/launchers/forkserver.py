@@ -35,6 +35,7 @@ FORK_SAFE = frozenset(
 
 _OURS = ("nodes", "programs", "agents", "compat")  # the parts of lpml that nodes are made of
 _ALWAYS = ("lpml.launchers.worker",)
+_LATE = {"jax": ["jaxlib.mlir.dialects.mhlo"]}  # what a package imports when it is first used
 
 
 def preloads(modules: list[str]) -> list[str]:
@@ -243,7 +244,7 @@ class ForkServer:
 
 
 def _preload(modules: list[str]) -> None:
-    for name in modules:
+    for name in [each for module in modules for each in (module, *_LATE.get(module, ()))]:
         try:
             importlib.import_module(name)
         except Exception:  # the node that needs it will say what is wrong with it
