@@ -1,0 +1,99 @@
+"""The network of PPO: layers over a flat observation, a policy and a value on top.
+
+Letters: `[...]` are any axes in front of an observation's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from lpml.agents.ppo.config import PPOConfig
+from lpml.agents.ppo.heads import AbstractHead, Normal, make_head
+from lpml.nodes.environment import EnvironmentSpec
+from lpml.nodes.roles import Params
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """Pure functions.
+
+    Args:
+      init: `init(key) -> Params`; the random key is consumed.
+      apply: `apply(params, observation) -> (outputs, value)` for a tree of floats `[..., *shape]`:
+        what `head` takes, and values `[...]`. What is not used is not computed under jit.
+      head: what the outputs mean.
+    """
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, Any], tuple[Any, jax.Array]]
+    head: AbstractHead
+
+
+def make_network(config: PPOConfig, spec: EnvironmentSpec) -> Network:
+    """Orthogonal layers; the last of the policy is small, so that it begins near uniform.
+
+    Reference: Andrychowicz et al., "What Matters In On-Policy Reinforcement Learning?" (2021),
+    section 3.2.
+    """
+    head = make_head(spec, squash=config.squash)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(spec.observation)]
+
+    def forward(observation: Any) -> tuple[Any, jax.Array]:
+        flat = _flatten(observation, shapes)
+        shared = _torso(config, "torso")(flat) if config.shared_torso else None
+        of_policy = _torso(config, "policy_torso")(flat) if shared is None else shared
+        of_value = _torso(config, "value_torso")(flat) if shared is None else shared
+        outputs: Any = _linear(head.size, 0.01, "policy")(of_policy)
+        if head.has_deviation:
+            initial = hk.initializers.Constant(math.log(config.initial_std))
+            log_std = hk.get_parameter("log_std", [head.size], jnp.float32, init=initial)
+            outputs = Normal(outputs, log_std)
+        return outputs, _linear(1, 1.0, "value")(of_value)[..., 0]
+
+    transformed: Any = hk.without_apply_rng(hk.transform(forward))
+
+    def init(key: jax.Array) -> Params:
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), spec.observation)
+        return transformed.init(key, zeros)
+
+    return Network(init, transformed.apply, head)
+
+
+def _torso(config: PPOConfig, name: str) -> Callable[[jax.Array], jax.Array]:
+    activation = _ACTIVATIONS[config.activation]
+    layers: list[Callable[[jax.Array], jax.Array]] = []
+    for index, units in enumerate(config.hidden):
+        layers += [_linear(units, math.sqrt(2.0), f"{name}_{index}"), activation]
+    return hk.Sequential(layers, name)
+
+
+def _linear(units: int, scale: float, name: str) -> hk.Linear:
+    orthogonal = jax.nn.initializers.orthogonal(scale)  # haiku's promotes ranks
+
+    def init(shape: Any, dtype: Any) -> jax.Array:
+        return orthogonal(hk.next_rng_key(), tuple(shape), dtype)
+
+    return hk.Linear(units, w_init=init, name=name)
+
+
+def _flatten(observation: Any, shapes: list[tuple[int, ...]]) -> jax.Array:
+    """All leaves `[..., *shape]` as one vector `[..., F]`."""
+    leaves = jax.tree.leaves(observation)
+    flat = [
+        leaf.reshape(*leaf.shape[: leaf.ndim - len(shape)], -1)
+        for leaf, shape in zip(leaves, shapes, strict=True)
+    ]
+    return jnp.concatenate(flat, axis=-1)
