@@ -7,6 +7,7 @@
     ├── GraphError           the program is wrong; nothing was started
     ├── LaunchError          the machine refused what a run needs: a folder, a socket, memory
     ├── NodeError            a node failed and ended its run
+    ├── NotFinite            a network or a loss gave a number that is not finite
     ├── ProgramStopped       the program is stopping; ends a wait so that its node can finish
     └── CallError            a call did not return a value
         ├── RemoteError      the method raised; also an instance of what it raised
@@ -77,6 +78,10 @@ class NodeError(Error):
         if self.log:
             lines.append(f"its log: {self.log}")
         return "\n".join(lines)
+
+
+class NotFinite(Error, ArithmeticError):
+    """A network or a loss gave a number that is not finite; the message names node and step."""
 
 
 class ProgramStopped(Error):

@@ -1,0 +1,475 @@
+"""The learner: updates parameters from a replay's batches until told, and serves them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lpml
+from lpml.errors import NotFinite, UsageError
+from lpml.nodes.counter import Counter, CountOf
+from lpml.nodes.learning import Algorithm, Experience, LearnerState, Update
+from lpml.nodes.replay import AbstractReplay, Sample
+from lpml.nodes.roles import Params, Readable, Snapshot
+
+_OUTSTANDING = 4  # priorities on their way to the replay
+_PATIENCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class LearnerStatistics:
+    """What a learner did so far."""
+
+    updates: int
+    """Of the parameters."""
+    steps: int
+    """Calls of the device, of `updates_per_step` updates each."""
+    snapshots: int
+    """Versions that were published; a version that nobody pulls is never copied."""
+    seconds: float
+    """Since `run` or the first `step` began, compilation excluded."""
+    waiting_seconds: float
+    """Of these, without a batch to learn from."""
+    updating_seconds: float
+    """Handing batches to the device and waiting until it has done them."""
+    publishing_seconds: float
+    """Copying parameters for those who pull, in their calls; the training goes on meanwhile."""
+
+    @property
+    def updates_per_second(self) -> float:
+        """Mean over `seconds`."""
+        return self.updates / self.seconds if self.seconds > 0 else 0.0
+
+
+class _Step(NamedTuple):
+    """A call of the device that is under way or done."""
+
+    update: Update
+    """Metrics are means over the K updates; priorities `[K * B]`."""
+    bad: jax.Array
+    """`[]` int32: the first update whose metrics were not finite, or -1."""
+    keys: Any
+    last: int
+    """The number of its last update."""
+
+
+@final
+class Learner:
+    """Runs an algorithm on batches; whoever wants its parameters pulls them.
+
+    Its version is its count of updates. A step of the learner is one call of the device that
+    makes `updates_per_step` updates, each on its own part of a batch of as many times
+    `batch_size` items. The device works on one step while the batch of the next is fetched.
+
+    Metrics that are not finite end the program; they are looked for at least every
+    `log_seconds`, and before parameters are given away.
+
+    Args:
+      algorithm: how to learn.
+      samples: batches of `updates_per_step * batch_size` items, such as a `Prefetcher`; or a
+        function that makes one, called when the first is needed.
+      replay: where priorities go to; `None` = nowhere.
+      table: of the priorities.
+      batch_size: B, items of one update.
+      updates_per_step: K.
+      counter: where updates are counted as `learner_steps`; `None` = nowhere.
+      max_updates: `run` returns after this many; `None` = when the program stops.
+      seed: of the algorithm's random key.
+      example: a batch like those that will come; `run` compiles with it before the first is
+        there.
+      at_end: called with the last parameters when `run` ends.
+      log_seconds: from one log of the metrics to the next.
+      synchronous: everything is done when `step` returns, the priorities too, and published
+        parameters stay on the device: for loops in one process that must be reproducible.
+
+    Raises:
+      UsageError: a number is out of range.
+    """
+
+    lpml_role: ClassVar[str] = "learner"
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        samples: Iterator[Sample] | Callable[[], Iterator[Sample]],
+        *,
+        batch_size: int,
+        updates_per_step: int = 1,
+        replay: AbstractReplay | None = None,
+        table: str = "",
+        counter: Counter | None = None,
+        max_updates: int | None = None,
+        seed: int = 0,
+        example: Sample | None = None,
+        at_end: Callable[[Params], object] | None = None,
+        log_seconds: float = 1.0,
+        synchronous: bool = False,
+    ) -> None:
+        if batch_size < 1 or updates_per_step < 1:
+            raise UsageError(
+                f"Learner(batch_size={batch_size}, updates_per_step={updates_per_step}): give "
+                "at least 1 of each"
+            )
+        self._context = lpml.context()
+        self._clock = self._context.clock
+        self._make_samples = samples
+        self._samples: Iterator[Sample] | None = None
+        self._replay = replay
+        self._table = table
+        self._updates_per_step = updates_per_step
+        self._max_updates = max_updates
+        self._example = example
+        self._at_end = at_end
+        self._log_seconds = log_seconds
+        self._synchronous = synchronous
+        self._count = CountOf(counter, "learner")
+        self._update: Any = jax.jit(
+            _many(algorithm, updates_per_step, batch_size), donate_argnums=0
+        )
+        self._copy: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, algorithm.variables(state)))
+        self._copy_state: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+
+        self._changed = self._clock.condition()  # guards what follows; never held for long
+        self._state: LearnerState = jax.jit(algorithm.init)(jax.random.key(seed))
+        self._bad = jnp.full((), -1, jnp.int32)
+        self._diverged = self._bad  # as a caller of `pull` found out
+        self._version = 0
+        self._waiting = 0
+        self._final = False
+
+        self._publishing = self._clock.condition()  # held while a version is copied
+        self._published: Snapshot | None = None
+
+        self._under_way: _Step | None = None
+        self._priorities: deque[lpml.Future[int]] = deque()
+        self._steps = self._snapshots = 0
+        self._seconds = {"waiting": 0.0, "updating": 0.0, "publishing": 0.0}
+        self._began: float | None = None
+        self._logged = self._clock.time()
+        self._logged_version = 0
+
+    def run(self) -> None:
+        """Steps until the program stops or `max_updates` are made."""
+        try:
+            with lpml.deadline(None):
+                self._compile()
+                while not self._context.should_stop and not self._done():
+                    self.step()
+        except (lpml.ProgramStopped, StopIteration):
+            pass
+        finally:
+            self._finish()
+        if self._done():
+            self._context.stop_program(f"the learner made its {self._version} updates")
+
+    def step(self) -> int:
+        """Makes `updates_per_step` updates; waits for a batch. To be called by one thread.
+
+        Returns:
+          How many updates were made so far.
+
+        Raises:
+          NotFinite: metrics of this or an earlier step are not finite.
+          ReplayTimeout: as the iterator of batches raises.
+        """
+        if self._began is None:
+            self._began = self._logged = self._clock.time()
+        with self._timed("waiting"):
+            sample = self._next_sample()
+        self._check(self._diverged)
+        with self._timed("updating"):
+            before, self._under_way = self._under_way, self._dispatch(sample)
+            if self._synchronous:
+                self._settle(self._under_way)
+            elif before is not None:
+                self._settle(before)
+        self._steps += 1
+        self._count.increment(steps=self._updates_per_step)
+        if self._clock.time() - self._logged >= self._log_seconds:
+            self._log(before or self._under_way)
+        return self._version
+
+    @lpml.concurrent
+    @lpml.idempotent
+    def pull(
+        self, worker: str | None = None, *, at_least: int = 0, timeout: float | None = None
+    ) -> Snapshot:
+        """The newest parameters; waits for version `at_least`, or until the last one.
+
+        A version is copied when it is first asked for, and the training goes on meanwhile.
+
+        Args:
+          worker: who asks, for messages.
+          at_least: waits until there is this version, or until no more updates will be made.
+          timeout: seconds to wait at most; `None` = until the deadline of the call.
+
+        Raises:
+          CallTimeout: there was no such version in time.
+        """
+        with self._changed:
+            self._waiting += 1
+            try:
+                ready = self._changed.wait_for(
+                    lambda: self._version >= at_least or self._final, timeout
+                )
+            finally:
+                self._waiting -= 1
+            if not ready:
+                raise lpml.CallTimeout(
+                    f"pull by {worker or 'a reader'} waited {timeout} s for version {at_least}: "
+                    f"the learner is at {self._version}; allow more time"
+                )
+        with self._publishing:  # who asks meanwhile gets the same, or a newer one
+            return self._snapshot()
+
+    @lpml.concurrent
+    def statistics(self) -> LearnerStatistics:
+        """What was done so far."""
+        seconds = 0.0 if self._began is None else self._clock.time() - self._began
+        return LearnerStatistics(
+            updates=self._version,
+            steps=self._steps,
+            snapshots=self._snapshots,
+            seconds=seconds,
+            waiting_seconds=self._seconds["waiting"],
+            updating_seconds=self._seconds["updating"],
+            publishing_seconds=self._seconds["publishing"],
+        )
+
+    @lpml.concurrent
+    def save(self) -> dict[str, Any]:
+        """The algorithm's whole state, random key included, and the count of updates."""
+        with self._changed:
+            state, version, bad = self._copy_state(self._state), self._version, self._bad
+        self._check(bad)
+        return {"state": jax.tree.map(_to_numpy, state), "version": version}
+
+    @lpml.concurrent
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `save` of a learner with the same algorithm returned.
+
+        Raises:
+          UsageError: the states differ in structure or shape; nothing was changed.
+        """
+        with self._changed:
+            restored = jax.tree.map(_to_jax, _fitting(state["state"], self._state), self._state)
+            self._state, self._version = restored, int(state["version"])
+            self._bad = self._diverged = jnp.full((), -1, jnp.int32)
+            self._published = None
+            self._changed.notify_all()
+
+    def _next_sample(self) -> Sample:
+        if self._samples is None:
+            made = self._make_samples
+            self._samples = made() if callable(made) else made
+        return next(self._samples)
+
+    def _dispatch(self, sample: Sample) -> _Step:
+        """Hands a batch to the device; the outcome may be there later."""
+        info = sample.info
+        probabilities = np.asarray(info.probabilities, np.float32)
+        with self._changed:
+            self._state, update, self._bad = self._update(
+                self._state,
+                sample.data,
+                probabilities,
+                np.float32(info.size),
+                self._bad,
+                np.int32(self._version),
+            )
+            self._version += self._updates_per_step
+            if self._waiting:
+                self._changed.notify_all()
+            return _Step(update, self._bad, info.keys, self._version)
+
+    def _settle(self, step: _Step) -> None:
+        """Waits for the device, and passes the priorities on."""
+        priorities = step.update.priorities
+        if self._replay is None or priorities is None:
+            step.bad.block_until_ready()
+            if self._synchronous:
+                self._check(step.bad)
+            return
+        values = np.asarray(priorities)
+        self._check(step.bad)
+        if self._synchronous:
+            self._replay.update_priorities(self._table, step.keys, values)
+            return
+        while self._priorities and (
+            len(self._priorities) >= _OUTSTANDING or self._priorities[0].done()
+        ):
+            self._priorities.popleft().result()
+        self._priorities.append(
+            lpml.future(self._replay.update_priorities, self._table, step.keys, values)
+        )
+
+    def _snapshot(self) -> Snapshot:
+        """The newest version, copied if it was not before."""
+        with self._changed:
+            version, final = self._version, self._final
+            known = self._published
+            if known is not None and known.version == version and known.final == final:
+                return known
+            params, bad = self._copy(self._state), self._bad
+        with self._timed("publishing"):
+            self._check_for_pull(bad)
+            shared: Readable = _Held(params)
+            if not self._synchronous:
+                shared = lpml.Shared(jax.tree.map(np.asarray, jax.device_get(params)))
+        self._published = Snapshot(version, shared, final)
+        self._snapshots += 1
+        return self._published
+
+    def _check(self, bad: jax.Array) -> None:
+        update = int(bad)
+        if update >= 0:
+            raise NotFinite(
+                f"{self._context.name}: the metrics of update {update} are not finite; lower the "
+                "learning rate, clip gradients, or look for what the batch holds"
+            )
+
+    def _check_for_pull(self, bad: jax.Array) -> None:
+        """As `_check`, but lets the training fail first: it is its fault, not the caller's."""
+        if int(bad) < 0:
+            return
+        self._diverged = bad
+        if self._clock.wait(_PATIENCE_SECONDS):
+            raise lpml.ProgramStopped("the program is stopping")
+        self._check(bad)
+
+    def _log(self, step: _Step) -> None:
+        now = self._clock.time()
+        metrics = {name: float(value) for name, value in step.update.metrics.items()}
+        self._check(step.bad)
+        rate = (self._version - self._logged_version) / (now - self._logged)
+        self._logged, self._logged_version = now, self._version
+        metrics |= {"updates_per_second": rate, **self._shares()}
+        self._context.log(metrics, step=step.last)
+        self._context.progress(self._version, self._max_updates)
+
+    def _shares(self) -> dict[str, float]:
+        statistics = self.statistics()
+        total = max(statistics.seconds, 1e-9)
+        return {"waiting_share": statistics.waiting_seconds / total}
+
+    def _done(self) -> bool:
+        return self._max_updates is not None and self._version >= self._max_updates
+
+    def _compile(self) -> None:
+        """Makes a step whose outcome is thrown away; pulls are answered meanwhile."""
+        if self._example is None:
+            return
+        example, self._example = self._example, None
+        info = example.info
+        self._update(
+            self._copy_state(self._state),
+            example.data,
+            np.asarray(info.probabilities, np.float32),
+            np.float32(info.size),
+            self._bad,
+            np.int32(0),
+        )
+
+    def _finish(self) -> None:
+        """No more updates will be made."""
+        with self._changed:
+            self._final = True
+            self._changed.notify_all()
+        if self._at_end is not None:
+            params = jax.device_get(self._copy(self._state))
+            self._check(self._bad)
+            self._at_end(params)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        begin = self._clock.time()
+        try:
+            yield
+        finally:
+            self._seconds[what] += self._clock.time() - begin
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Parameters that stay where they are."""
+
+    value: Params
+
+
+def _many(
+    algorithm: Algorithm, updates: int, batch_size: int
+) -> Callable[..., tuple[LearnerState, Update, jax.Array]]:
+    """K updates as one function, and the first of them whose metrics were not finite."""
+
+    def one(
+        carry: tuple[LearnerState, jax.Array, jax.Array], experience: Experience
+    ) -> tuple[tuple[LearnerState, jax.Array, jax.Array], Update]:
+        state, bad, version = carry
+        state, update = algorithm.update(state, experience)
+        finite = jnp.ones((), bool)
+        for metric in update.metrics.values():
+            finite &= jnp.all(jnp.isfinite(metric))
+        version = version + 1
+        bad = jnp.where((bad < 0) & ~finite, version, bad)
+        return (state, bad, version), update
+
+    def many(
+        state: LearnerState,
+        data: Any,
+        probability: jax.Array,
+        size: jax.Array,
+        bad: jax.Array,
+        version: jax.Array,
+    ) -> tuple[LearnerState, Update, jax.Array]:
+        if updates == 1:
+            carry, update = one((state, bad, version), Experience(data, probability, size))
+            return carry[0], update, carry[1]
+
+        def split(leaf: jax.Array) -> jax.Array:
+            return leaf.reshape(updates, batch_size, *leaf.shape[1:])
+
+        batches = Experience(
+            jax.tree.map(split, data), split(probability), jnp.broadcast_to(size, (updates,))
+        )
+        carry, several = jax.lax.scan(one, (state, bad, version), batches)
+        metrics = {name: jnp.mean(value) for name, value in several.metrics.items()}
+        priorities = several.priorities
+        if priorities is not None:
+            priorities = priorities.reshape(updates * batch_size)
+        return carry[0], Update(metrics, priorities), carry[1]
+
+    return many
+
+
+def _to_numpy(leaf: jax.Array) -> np.ndarray[Any, Any]:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _to_jax(saved: Any, like: jax.Array) -> jax.Array:
+    if _is_key(like):
+        key: jax.Array = jax.random.wrap_key_data(saved, impl=jax.random.key_impl(like))
+        return key
+    return jnp.asarray(saved, like.dtype)
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _fitting(saved: Any, like: LearnerState) -> Any:
+    """`saved`, if it is a state of the structure and shapes of `like`."""
+    shapes = jax.tree.map(lambda leaf: _to_numpy(leaf).shape, like)
+    given = jax.tree.map(np.shape, saved)
+    if given != shapes:
+        raise UsageError(
+            f"Learner.restore: saved was a state of shapes {given}, this one has {shapes}; make "
+            "it with the same algorithm"
+        )
+    return saved
