@@ -71,6 +71,11 @@ def stream(method: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwarg
     return Stream(_PlainItems(method(*args, **kwargs)))
 
 
+def is_remote(method: Callable[..., Any]) -> bool:
+    """Whether calls of a method go over a connection, so that `future` needs no thread for them."""
+    return isinstance(method, RemoteMethod)
+
+
 def broadcast(
     group: Iterable[S],
     method: Callable[Concatenate[S, P], R],

@@ -7,7 +7,7 @@ from typing import final
 
 import lpml
 from lpml.errors import UsageError
-from lpml.nodes.replay.service import AbstractReplay, ReplayTimeout
+from lpml.nodes.replay.protocol import AbstractReplay, ReplayTimeout
 from lpml.nodes.replay.table import Sample
 
 _ATTEMPT_SECONDS = 20.0  # a sample waits so long in the replay, then is asked for again

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 import lpml
-from lpml.errors import Error, UsageError, closest
+from lpml.errors import UsageError, closest
 from lpml.nodes.replay.limiter import AbstractLimiter
+from lpml.nodes.replay.protocol import Blocked, ReplayStatistics, ReplayTimeout, TableStatistics
 from lpml.nodes.replay.signature import Array, Floats, Ints, Signature
 from lpml.nodes.replay.steps import StepStore
 from lpml.nodes.replay.streams import Insert, Streams, WriterRecord
@@ -20,65 +20,6 @@ from lpml.nodes.replay.table import Sample, Table, TableConfig
 
 _LARGE = 1 << 19  # bytes of a batch from which it is read without the lock
 _REPORT_SECONDS = 2.0
-
-
-class ReplayTimeout(Error, TimeoutError):
-    """A table did not let an insert or a sample happen in time; the message says why."""
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """A call that waits."""
-
-    caller: str
-    what: str
-    """`insert` or `sample`."""
-    seconds: float
-    """Waited so far."""
-    why: str
-
-
-@dataclass(frozen=True)
-class TableStatistics:
-    """One table, as it is now."""
-
-    name: str
-    size: int
-    max_size: int
-    inserts: int
-    samples: int
-    limiter: str
-    diff: float
-    """How many samples the inserts are ahead, as the limiter counts."""
-    blocked: tuple[Blocked, ...]
-    """Who waits now, in the order in which they will be served."""
-    insert_seconds_blocked: float
-    """Summed over all inserts that ever waited."""
-    sample_seconds_blocked: float
-
-
-@dataclass(frozen=True)
-class ReplayStatistics:
-    """A replay, as it is now."""
-
-    tables: dict[str, TableStatistics]
-    steps: int
-    """Stored now."""
-    max_steps: int
-    num_bytes: int
-    """Of the columns, filled or not."""
-
-
-class AbstractReplay(Protocol):
-    """What writers and learners need of a replay: of one, of several, of another kind."""
-
-    def insert(self, insert: Insert, timeout: float | None = None, caller: str = "") -> None: ...
-    def sample(
-        self, table: str, batch_size: int, timeout: float | None = None, caller: str = ""
-    ) -> Sample: ...
-    def update_priorities(self, table: str, keys: Array, priorities: Array) -> int: ...
-    def signature(self, table: str) -> Signature: ...
-    def close_writer(self, writer: int) -> None: ...
 
 
 class _Waiting:

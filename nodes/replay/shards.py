@@ -10,7 +10,8 @@ import numpy as np
 import lpml
 from lpml.errors import UsageError
 from lpml.nodes.replay.limiter import AbstractLimiter
-from lpml.nodes.replay.service import AbstractReplay, Replay, ReplayStatistics, ReplayTimeout
+from lpml.nodes.replay.protocol import AbstractReplay, ReplayStatistics, ReplayTimeout
+from lpml.nodes.replay.service import Replay
 from lpml.nodes.replay.signature import Array, Signature
 from lpml.nodes.replay.streams import Insert
 from lpml.nodes.replay.table import Sample
@@ -39,7 +40,7 @@ class ReplayShards:
 
     def insert(self, insert: Insert, timeout: float | None = None, caller: str = "") -> None:
         """As `Replay.insert`, in the shard of the writer."""
-        self._of_writer(insert.writer).insert(insert, timeout, caller)
+        self.of_writer(insert.writer).insert(insert, timeout, caller)
 
     def sample(
         self, table: str, batch_size: int, timeout: float | None = None, caller: str = ""
@@ -91,13 +92,14 @@ class ReplayShards:
 
     def close_writer(self, writer: int) -> None:
         """As `Replay.close_writer`, in the shard of the writer."""
-        self._of_writer(writer).close_writer(writer)
+        self.of_writer(writer).close_writer(writer)
 
     def statistics(self) -> list[ReplayStatistics]:
         """Of each shard."""
         return [shard.statistics() for shard in self._shards]
 
-    def _of_writer(self, writer: int) -> AbstractReplay:
+    def of_writer(self, writer: int) -> AbstractReplay:
+        """The shard that has the steps of a writer."""
         return self._shards[writer % len(self._shards)]
 
     def _named(self, index: int, sample: Sample) -> Sample:

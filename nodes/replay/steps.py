@@ -81,18 +81,25 @@ class StepStore:
             mine[place] = given
         return rows
 
-    def link(self, rows: Ints) -> None:
-        """Records that `rows` follow one another in an episode."""
+    def link(self, rows: Ints, stops: Ints) -> None:
+        """Records that `rows` follow one another, in chains that end before `stops`."""
         if len(rows) < 2:
             return
-        self._following[rows[:-1]] = rows[1:]
-        ends = np.flatnonzero(np.diff(rows) != 1)
-        if len(ends) == 0:
-            self._run[rows] = np.arange(len(rows) - 1, -1, -1)
+        following = rows[1:]
+        self._following[rows[:-1]] = following
+        breaks = np.empty(len(rows), np.bool_)
+        np.not_equal(following, rows[:-1] + 1, out=breaks[:-1])
+        breaks[stops - 1] = True  # an empty chain repeats the end of the one before
+        breaks[-1] = True
+        ends = np.flatnonzero(breaks)
+        places = np.arange(len(rows))
+        if len(ends) == 1:
+            self._run[rows] = places[::-1]
         else:
-            ends = np.append(ends, len(rows) - 1)
-            places = np.arange(len(rows))
-            self._run[rows] = ends[np.searchsorted(ends, places)] - places
+            sizes = ends.copy()
+            sizes[1:] -= ends[:-1]
+            sizes[0] += 1
+            self._run[rows] = ends.repeat(sizes) - places
 
     def hold(self, rows: Ints) -> None:
         """One more reference to each of `rows` (repeated rows count repeatedly)."""
@@ -172,6 +179,14 @@ class StepStore:
         self._num_free = len(state["free"])
         self._free[: self._num_free] = state["free"]
         self._used = used
+
+
+def spread(starts: Ints, counts: Ints, period: int = 1) -> Ints:
+    """`start, start + period, ...` for each start, as many as its count says."""
+    ends = counts.cumsum()
+    offsets = np.arange(int(ends[-1]) if len(ends) else 0) * period
+    places: Ints = offsets + (starts - period * (ends - counts)).repeat(counts)
+    return places
 
 
 def distinct(values: Ints) -> Ints:

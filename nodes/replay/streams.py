@@ -14,7 +14,7 @@ import numpy as np
 
 from lpml.errors import Error, UsageError
 from lpml.nodes.replay.signature import Array, Floats, Ints
-from lpml.nodes.replay.steps import StepStore
+from lpml.nodes.replay.steps import StepStore, spread
 
 
 class UnknownWriter(Error):
@@ -58,10 +58,26 @@ class WriterRecord:
 
     number: int = 0
     """Of the insert that comes next, or is going on."""
-    tails: dict[int, Ints] = field(default_factory=dict)  # {lane: rows held, oldest first}
+    lanes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """Those of which rows are held."""
+    sizes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """How many rows of each."""
+    tails: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """The rows held, lane after lane, oldest first."""
     chain: Ints | None = None
     """Rows of the insert that is going on: the places that `Items.starts` counts."""
     progress: dict[str, int] = field(default_factory=dict)  # {table: items that went in}
+
+    def arrange(self, lanes: Ints) -> None:
+        """Makes `lanes` come first; most often they are all and do already."""
+        if np.array_equal(self.lanes[: len(lanes)], lanes):
+            return
+        parts = np.split(self.tails, self.sizes.cumsum()[:-1]) if len(self.lanes) else []
+        held = dict(zip(self.lanes.tolist(), parts, strict=True))
+        tails = [held.pop(lane, self.tails[:0]) for lane in lanes.tolist()] + list(held.values())
+        self.lanes = np.array([*lanes.tolist(), *held], np.int64)
+        self.sizes = np.array([len(tail) for tail in tails], np.int64)
+        self.tails = np.concatenate(tails) if tails else self.tails
 
 
 @final
@@ -87,26 +103,41 @@ class Streams:
         return record
 
     def begin(self, record: WriterRecord, insert: Insert, columns: list[Array]) -> None:
-        """Stores the steps of `insert`; there is room for them."""
+        """Stores the steps of `insert`; there is room for them, and `check` found no fault."""
         new = self._store.append(columns, int(insert.counts.sum()))
-        chains = []
-        ends = np.cumsum(insert.counts).tolist()
-        for i, lane in enumerate(insert.lanes.tolist()):
-            fresh = new[ends[i] - int(insert.counts[i]) : ends[i]]
-            chain = np.concatenate([self._tail(record, lane, int(insert.held[i])), fresh])
-            self._store.link(chain)
-            chains.append(chain)
-            self._replace_tail(record, lane, chain, fresh)
-        record.chain = np.concatenate(chains) if chains else new
+        count = len(insert.lanes)
+        old = record.sizes[:count]
+        ends = old.cumsum()
+        total = int(ends[-1]) if count else 0
+        sizes = insert.held + insert.counts
+        stops = sizes.cumsum()
+        chain = np.empty(len(new) + int(insert.held.sum()), np.int64)
+        if len(chain) == len(new):
+            chain = new
+        else:
+            chain[spread(stops - insert.counts, insert.counts)] = new
+            kept = record.tails[spread(ends - insert.held, insert.held)]
+            chain[spread(stops - sizes, insert.held)] = kept
+        self._store.link(chain, stops)
+        if total > len(chain) - len(new):
+            self._store.release(record.tails[spread(ends - old, old - insert.held)])
+        others = record.tails[total:]
+        record.tails = np.concatenate([chain, others]) if len(others) else chain
+        record.sizes = np.concatenate([sizes, record.sizes[count:]])
+        record.chain = chain
         record.progress = dict.fromkeys(insert.items, 0)
 
     def finish(self, record: WriterRecord, insert: Insert) -> None:
         """All items are in: lets go of the steps that none will need."""
-        for lane, keep in zip(insert.lanes.tolist(), insert.keep.tolist(), strict=True):
-            tail = record.tails.pop(lane)
-            self._store.release(tail[: len(tail) - keep])
-            if keep:
-                record.tails[lane] = tail[len(tail) - keep :]
+        record.arrange(insert.lanes)
+        count, keep = len(insert.lanes), insert.keep
+        sizes = record.sizes[:count]
+        stops = sizes.cumsum()
+        total = int(stops[-1]) if count else 0
+        chain, others = record.tails[:total], record.tails[total:]
+        self._store.release(chain[spread(stops - sizes, sizes - keep)])
+        record.tails = np.concatenate([chain[spread(stops - keep, keep)], others])
+        record.sizes = np.concatenate([keep, record.sizes[count:]])
         record.chain = None
         record.progress = {}
         record.number += 1
@@ -114,7 +145,7 @@ class Streams:
     def expire(self) -> bool:
         """Forgets the writer that was silent longest, to make room; says if there was one."""
         for name, record in self._writers.items():
-            if record.chain is None and record.tails:
+            if record.chain is None and len(record.tails):
                 self._forget(name)
                 return True
         return False
@@ -131,9 +162,9 @@ class Streams:
             {
                 "writer": name,
                 "number": record.number,
-                "lanes": np.array(list(record.tails), np.int64),
-                "sizes": np.array([len(tail) for tail in record.tails.values()], np.int64),
-                "tails": np.concatenate([empty, *record.tails.values()]),
+                "lanes": record.lanes.copy(),
+                "sizes": record.sizes.copy(),
+                "tails": record.tails.copy(),
                 "chain": empty if record.chain is None else record.chain.copy(),
                 "pending": record.chain is not None,
                 "progress": dict(record.progress),
@@ -145,12 +176,11 @@ class Streams:
         """Puts back what `save` returned."""
         self._writers = {}
         for saved in state:
-            ends = np.cumsum(saved["sizes"])[:-1]
-            tails = np.split(np.asarray(saved["tails"], np.int64), ends)
-            lanes = np.asarray(saved["lanes"]).tolist()
             self._writers[int(saved["writer"])] = WriterRecord(
                 number=int(saved["number"]),
-                tails=dict(zip(lanes, tails, strict=False)),
+                lanes=np.array(saved["lanes"], np.int64),
+                sizes=np.array(saved["sizes"], np.int64),
+                tails=np.array(saved["tails"], np.int64),
                 chain=np.asarray(saved["chain"], np.int64) if saved["pending"] else None,
                 progress={name: int(count) for name, count in saved["progress"].items()},
             )
@@ -163,9 +193,15 @@ class Streams:
                 f"insert: {length} steps for lanes of {insert.counts.tolist()} new steps, of which "
                 f"{insert.keep.tolist()} are to be held; give lanes that add up"
             )
-        for lane, held in zip(insert.lanes.tolist(), insert.held.tolist(), strict=True):
-            if held > len(record.tails.get(lane, ())):
-                raise UnknownWriter(f"writer {insert.writer}: {held} steps of lane {lane} are gone")
+        if len(set(insert.lanes.tolist())) != len(insert.lanes):
+            raise UsageError(f"insert: lanes {insert.lanes.tolist()}; name each once")
+        record.arrange(insert.lanes)
+        gone = np.flatnonzero(insert.held > record.sizes[: len(insert.lanes)])
+        if len(gone):
+            raise UnknownWriter(
+                f"writer {insert.writer}: {insert.held[gone[0]]} steps of lane "
+                f"{insert.lanes[gone[0]]} are gone"
+            )
         ends = np.cumsum(sizes)
         for name, items in insert.items.items():
             last = items.starts + items.lengths - 1
@@ -175,17 +211,5 @@ class Streams:
             if (lanes != np.searchsorted(ends, last, "right")).any():
                 raise UsageError(f"insert: an item of table {name!r} spans two lanes")
 
-    def _tail(self, record: WriterRecord, lane: int, held: int) -> Ints:
-        tail = record.tails.get(lane)
-        return np.empty(0, np.int64) if tail is None or not held else tail[len(tail) - held :]
-
-    def _replace_tail(self, record: WriterRecord, lane: int, chain: Ints, fresh: Ints) -> None:
-        tail = record.tails.get(lane)
-        kept = len(chain) - len(fresh)
-        if tail is not None and len(tail) > kept:
-            self._store.release(tail[: len(tail) - kept])
-        record.tails[lane] = chain
-
     def _forget(self, writer: int) -> None:
-        for tail in self._writers.pop(writer).tails.values():
-            self._store.release(tail)
+        self._store.release(self._writers.pop(writer).tails)
