@@ -15,9 +15,10 @@ import numpy as np
 import lpml
 from lpml.errors import NotFinite, UsageError
 from lpml.nodes.counter import Counter, CountOf
-from lpml.nodes.learning import Algorithm, Experience, LearnerState, Update
+from lpml.nodes.learning import Algorithm, LearnerState, Update
 from lpml.nodes.replay import AbstractReplay, Sample
 from lpml.nodes.roles import Params, Readable, Snapshot
+from lpml.nodes.updates import from_arrays, many_updates, strong, to_arrays
 
 _OUTSTANDING = 4  # priorities on their way to the replay
 _PATIENCE_SECONDS = 2.0
@@ -131,13 +132,15 @@ class Learner:
         self._synchronous = synchronous
         self._count = CountOf(counter, "learner")
         self._update: Any = jax.jit(
-            _many(algorithm, updates_per_step, batch_size), donate_argnums=0
+            many_updates(algorithm, updates_per_step, batch_size), donate_argnums=0
         )
         self._copy: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, algorithm.variables(state)))
         self._copy_state: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
         self._changed = self._clock.condition()  # guards what follows; never held for long
-        self._state: LearnerState = jax.jit(algorithm.init)(jax.random.key(seed))
+        self._state: LearnerState = jax.jit(lambda key: strong(algorithm.init(key)))(
+            jax.random.key(seed)
+        )
         self._bad = jnp.full((), -1, jnp.int32)
         self._diverged = self._bad  # as a caller of `pull` found out
         self._version = 0
@@ -249,18 +252,18 @@ class Learner:
         with self._changed:
             state, version, bad = self._copy_state(self._state), self._version, self._bad
         self._check(bad)
-        return {"state": jax.tree.map(_to_numpy, state), "version": version}
+        return {"state": to_arrays(state), "version": version}
 
     @lpml.concurrent
     def restore(self, state: Mapping[str, Any]) -> None:
         """Puts back what `save` of a learner with the same algorithm returned.
 
         Raises:
-          UsageError: the states differ in structure or shape; nothing was changed.
+          UsageError: the states differ in names or shapes; nothing was changed.
         """
         with self._changed:
-            restored = jax.tree.map(_to_jax, _fitting(state["state"], self._state), self._state)
-            self._state, self._version = restored, int(state["version"])
+            self._state = from_arrays(state["state"], self._state)
+            self._version = int(state["version"])
             self._bad = self._diverged = jnp.full((), -1, jnp.int32)
             self._published = None
             self._changed.notify_all()
@@ -401,75 +404,3 @@ class _Held:
     """Parameters that stay where they are."""
 
     value: Params
-
-
-def _many(
-    algorithm: Algorithm, updates: int, batch_size: int
-) -> Callable[..., tuple[LearnerState, Update, jax.Array]]:
-    """K updates as one function, and the first of them whose metrics were not finite."""
-
-    def one(
-        carry: tuple[LearnerState, jax.Array, jax.Array], experience: Experience
-    ) -> tuple[tuple[LearnerState, jax.Array, jax.Array], Update]:
-        state, bad, version = carry
-        state, update = algorithm.update(state, experience)
-        finite = jnp.ones((), bool)
-        for metric in update.metrics.values():
-            finite &= jnp.all(jnp.isfinite(metric))
-        version = version + 1
-        bad = jnp.where((bad < 0) & ~finite, version, bad)
-        return (state, bad, version), update
-
-    def many(
-        state: LearnerState,
-        data: Any,
-        probability: jax.Array,
-        size: jax.Array,
-        bad: jax.Array,
-        version: jax.Array,
-    ) -> tuple[LearnerState, Update, jax.Array]:
-        if updates == 1:
-            carry, update = one((state, bad, version), Experience(data, probability, size))
-            return carry[0], update, carry[1]
-
-        def split(leaf: jax.Array) -> jax.Array:
-            return leaf.reshape(updates, batch_size, *leaf.shape[1:])
-
-        batches = Experience(
-            jax.tree.map(split, data), split(probability), jnp.broadcast_to(size, (updates,))
-        )
-        carry, several = jax.lax.scan(one, (state, bad, version), batches)
-        metrics = {name: jnp.mean(value) for name, value in several.metrics.items()}
-        priorities = several.priorities
-        if priorities is not None:
-            priorities = priorities.reshape(updates * batch_size)
-        return carry[0], Update(metrics, priorities), carry[1]
-
-    return many
-
-
-def _to_numpy(leaf: jax.Array) -> np.ndarray[Any, Any]:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _to_jax(saved: Any, like: jax.Array) -> jax.Array:
-    if _is_key(like):
-        key: jax.Array = jax.random.wrap_key_data(saved, impl=jax.random.key_impl(like))
-        return key
-    return jnp.asarray(saved, like.dtype)
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _fitting(saved: Any, like: LearnerState) -> Any:
-    """`saved`, if it is a state of the structure and shapes of `like`."""
-    shapes = jax.tree.map(lambda leaf: _to_numpy(leaf).shape, like)
-    given = jax.tree.map(np.shape, saved)
-    if given != shapes:
-        raise UsageError(
-            f"Learner.restore: saved was a state of shapes {given}, this one has {shapes}; make "
-            "it with the same algorithm"
-        )
-    return saved
