@@ -41,7 +41,7 @@ class Adder:
       num_envs: `None` = one environment, whose arrays have no leading axis; a number = so many,
         `[E, ...]`, each with its own episodes.
       steps_per_insert: how many steps are collected before they are sent; `None` = 64, and at
-        least 16 of each environment.
+        least 32 of each environment.
       priority: of new items; `None` = the highest that the table has seen, or what is made of the
         priorities given with the steps.
       mix: the priority of an item whose steps have priorities p is
@@ -72,7 +72,7 @@ class Adder:
         self._signature = signatures[0]
         self._lanes = Lanes(list(cuts.values()), num_envs or 1, mix)
         self._tables = list(cuts)
-        self._steps_per_insert = steps_per_insert or max(64, 16 * (num_envs or 1))
+        self._steps_per_insert = steps_per_insert or max(64, 32 * (num_envs or 1))
         entries = -(-self._steps_per_insert // (num_envs or 1)) + 2
         self._log = StepLog(self._signature, num_envs, entries)
         self._priority = priority

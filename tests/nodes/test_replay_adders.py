@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lpml
+from lpml import wire
 from lpml.nodes.replay import (
     Adder,
     CutSequences,
@@ -25,6 +31,7 @@ from lpml.nodes.replay import (
     Transitions,
 )
 from lpml.nodes.replay.table import Table
+from lpml.service import interface_of
 
 STEP = Step(
     {"pixels": np.zeros(2, np.float32), "t": np.int32(0)}, np.int32(0), np.float32(0), np.float32(0)
@@ -298,6 +305,116 @@ def test_new_items_have_the_highest_priority_unless_told() -> None:
     assert priorities in ({7.0}, {0.25, 7.0})
 
 
+@contextmanager
+def served(replay: Replay) -> Iterator[Any]:
+    """A client of a replay that is served over a socket, as to another process."""
+    interface = interface_of(Replay)
+    with tempfile.TemporaryDirectory(prefix="lr") as folder:
+        dispatcher = wire.Dispatcher(replay, interface, lpml.Context("replay/0"), "replay/0")
+        server = wire.Server(dispatcher, wire.listen(Path(folder) / "s"))
+        server.start()
+        client = wire.connect(f"unix:{folder}/s", interface, node="replay/0", caller="actor/0")
+        try:
+            yield client
+        finally:
+            wire.close(client)
+            server.close()
+
+
+def test_an_insert_travels_while_the_actor_goes_on() -> None:
+    """The limiter lets four items in, and the next insert has six: only the third one waits."""
+    replay = make(Transitions(1), 100, limiter=Queue(4), sampler=Fifo(), max_times_sampled=1)
+    with served(replay) as client:
+        adder = Adder(client, {"t": CutTransitions()}, steps_per_insert=6, timeout=0.01)
+        adder.first(observe(0))
+        for time in range(1, 12):
+            adder.add(0, 1.0, 1.0, observe(time))
+        with pytest.raises(ReplayTimeout, match="not let in"):
+            adder.add(0, 1.0, 1.0, observe(12))
+        with pytest.raises(ReplayTimeout, match="not let in"):
+            adder.add(0, 1.0, 1.0, observe(13))  # taken, too: the log grows
+        got = []
+        for time in range(14, 100):
+            got += replay.sample("t", 1, timeout=10).data.observation["t"].tolist()
+            try:
+                adder.add(0, 1.0, 1.0, observe(time), last=time == 99)
+            except ReplayTimeout:
+                continue
+        while len(got) < 99:
+            got += replay.sample("t", 1, timeout=10).data.observation["t"].tolist()
+            if len(got) < 99:
+                with contextlib.suppress(ReplayTimeout):
+                    adder.flush(0.0)
+        adder.close()
+    assert got == list(range(99))
+
+
+def test_what_went_wrong_on_the_way_is_raised_by_the_next_insert() -> None:
+    replay = make(Transitions(1))
+    with served(replay) as client:
+        adder = Adder(client, {"t": CutTransitions()}, steps_per_insert=2, priority=-1.0)
+        adder.first(observe(0))
+        adder.add(0, 1.0, 1.0, observe(1))
+        adder.add(0, 1.0, 1.0, observe(2))
+        adder.add(0, 1.0, 1.0, observe(3))
+        with pytest.raises(lpml.RemoteError, match=r"priorities of 1 items have -1\.0"):
+            adder.add(0, 1.0, 1.0, observe(4))
+
+
+def test_an_adder_of_a_remote_replay_goes_on_when_that_was_restarted() -> None:
+    replay = make(Transitions(3))
+    with served(replay) as client:
+        adder = Adder(client, {"t": CutTransitions(3)}, steps_per_insert=5)
+        adder.first(observe(0))
+        for time in range(1, 24):
+            if time == 12:
+                adder.flush()
+                replay.restore(make(Transitions(3)).save())  # all is forgotten
+            adder.add(0, 1.0, 1.0, observe(time), last=time == 23)
+        adder.close()
+    got = everything(replay)
+    assert got.observation["t"].tolist() == list(range(11, 23))
+    assert (got.next_observation["t"][:-3] - got.observation["t"][:-3] == 3).all()
+
+
+@given(st.lists(st.floats(0, 9), min_size=1, max_size=30), st.integers(1, 12), st.booleans())
+def test_priorities_of_items_are_made_of_those_of_their_steps(
+    values: list[float], every: int, cut_off: bool
+) -> None:
+    replay = make(Sequences(4), sampler=Prioritised(exponent=1.0))
+    adder = Adder(
+        replay, {"t": CutSequences(4, period=2)}, num_envs=2, steps_per_insert=every, mix=0.25
+    )
+    both = {name: np.stack([value, value]) for name, value in observe(0).items()}
+    adder.first(both)
+    for time, value in enumerate(values, 1):
+        zeros = np.zeros(2, np.float32)
+        last = time == len(values) and not cut_off
+        numbers = np.array([value, 2 * value])
+        adder.add(zeros.astype(np.int32), zeros, zeros, both, last=last, priority=numbers)
+    adder.close()
+    table = replay._tables["t"].table
+    expected = []
+    length = len(values) + (not cut_off)
+    for start in range(0, length, 2):
+        steps = values[start : start + 3]
+        whole = start + 4 <= length
+        shorter = not cut_off and start < length - 1 and (start == 0 or start + 2 < length)
+        if whole or shorter:
+            item = 0.25 * max(steps) + 0.75 * sum(steps) / len(steps)
+            expected += [item, 2 * item]
+    slots = table._order.all()
+    assert sorted(table._priorities[slots]) == pytest.approx(sorted(expected))
+
+
+def test_priorities_are_given_with_every_step_or_with_none() -> None:
+    adder = Adder(make(Transitions(1)), {"t": CutTransitions()})
+    adder.first(observe(0))
+    adder.add(0, 1.0, 1.0, observe(1), priority=0.5)
+    with pytest.raises(lpml.UsageError, match="every step or with none"):
+        adder.add(0, 1.0, 1.0, observe(2))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -306,6 +423,8 @@ def test_new_items_have_the_highest_priority_unless_told() -> None:
         (lambda a: a.add(0, 1.0, 1.0, observe(1)), "call first"),
         (lambda a: (a.first(observe(0)), a.first(observe(0))), "has not ended"),
         (lambda a: (a.first(observe(0)), a.add(0.5, 1.0, 1.0, observe(1))), "'action' is float64"),
+        (lambda a: a.first(observe(0), envs=np.array([0])), r"envs is int64\[1\]"),
+        (lambda a: (a.first(observe(0)), a.add(0, 1.0, 1.0, observe(1), last=[True])), "last has"),
         (lambda a: (a.first(observe(0)), a.add(0, [1.0], 1.0, observe(1))), r"'reward' .*\[1\]"),
     ],
 )
