@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import pickle
 import sys
@@ -13,6 +14,8 @@ import cloudpickle
 from lpml.wire.carried import Carried
 
 _MOST_CARRIED = 200  # in one message; the kernel hands over 253 descriptors at once
+_PLAIN = frozenset("biufc")  # kinds of numbers, of which the name says all
+_names: dict[Any, str] = {}  # {dtype: its name}: one string, written once in a message
 
 
 class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -30,6 +33,8 @@ class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has 
             if cls.__name__ == "ndarray":
                 return _reduce_array(obj)
             return NotImplemented
+        if obj is _array:  # found by name; cloudpickle would look for it in every module
+            return NotImplemented
         if isinstance(obj, Carried):
             if obj.nbytes == 0 or len(self.carried) >= _MOST_CARRIED:
                 return NotImplemented
@@ -43,43 +48,59 @@ class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has 
 
 def _reduce_array(array: Any) -> Any:
     """Contiguous and writable, so that it travels out of band and arrives writable."""
-    if array.dtype.isbuiltin == 2:  # bfloat16 and its like: numpy would send them in band
+    dtype = array.dtype
+    if dtype.isbuiltin == 2:  # bfloat16 and its like: numpy would send them in band
         return _reduce_extension(array)
-    flags = array.flags
-    if (flags.writeable and (flags.c_contiguous or flags.f_contiguous)) or array.dtype.hasobject:
+    if dtype.hasobject:
         return NotImplemented
+    flags = array.flags
+    if not (flags.c_contiguous or flags.f_contiguous):
+        import numpy as np
+
+        array = np.ascontiguousarray(array)
+        flags = array.flags
+    if dtype.isbuiltin != 1 or dtype.kind not in _PLAIN:
+        return _writable(array).__reduce_ex__(5)
+    name = _names.get(dtype)
+    if name is None:
+        name = _names[dtype] = dtype.str
+    order = "C" if flags.c_contiguous else "F"
+    return _array, (_memory(array), name, array.shape, order)
+
+
+def _array(memory: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
     import numpy as np
 
-    if not (flags.c_contiguous or flags.f_contiguous):
-        return np.ascontiguousarray(array).__reduce_ex__(5)
-    return _writable(array, np).__reduce_ex__(5)
+    return np.ndarray(shape, dtype, memory, order=order)
+
+
+def _memory(array: Any) -> pickle.PickleBuffer:
+    """What is sent of an array; without its read-only mark, which its copy need not have."""
+    if array.flags.writeable or array.nbytes == 0:
+        return pickle.PickleBuffer(array)
+    alias: Any = (ctypes.c_char * array.nbytes).from_address(array.__array_interface__["data"][0])
+    alias.array = array  # lives as long as its memory is looked at; nobody writes to it here
+    return pickle.PickleBuffer(alias)
 
 
 def _reduce_extension(array: Any) -> Any:
     import numpy as np
 
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return _from_bytes, (_writable(flat, np), array.dtype, array.shape)
-
-
-def _from_bytes(flat: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
-    return flat.view(dtype).reshape(shape)
+    return _array, (_memory(flat), array.dtype, array.shape, "C")
 
 
 def _reduce_jax(array: Any, jax: Any) -> Any:
     import numpy as np
 
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-        data = _writable(np.asarray(jax.random.key_data(array)), np)
+        data = np.asarray(jax.random.key_data(array))
         return _make_key, (data, str(jax.random.key_impl(array)))
     if not array.is_fully_addressable:
         raise pickle.PicklingError(
             "a jax array that is spread over several processes cannot be sent; gather it first"
         )
-    plain = np.ascontiguousarray(np.asarray(array)).reshape(array.shape)
-    if plain.dtype.isbuiltin == 2:
-        return _reduce_extension(plain)
-    return _writable(plain, np).__reduce_ex__(5)
+    return _reduce_array(np.asarray(array))
 
 
 def _make_key(data: Any, implementation: str) -> Any:
@@ -88,23 +109,15 @@ def _make_key(data: Any, implementation: str) -> Any:
     return jax.random.wrap_key_data(data, impl=implementation)
 
 
-class _Alias:
-    """Memory that is read-only for us and whose copy at the receiver need not be."""
-
-    def __init__(self, array: Any) -> None:
-        interface = dict(array.__array_interface__)
-        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
-        self.array = array
-
-
-def _writable(array: Any, np: Any) -> Any:
+def _writable(array: Any) -> Any:
     """The same array without its read-only mark; nobody writes to it here."""
     if array.flags.writeable or array.nbytes == 0:
         return array
-    order = "C" if array.flags.c_contiguous else "F"
-    flat = array.reshape(-1, order=order)
-    alias = np.asarray(_Alias(flat.view(np.uint8)))
-    return alias.view(array.dtype).reshape(array.shape, order=order)
+    import numpy as np
+
+    memory: Any = _memory(array)
+    order: Any = "C" if array.flags.c_contiguous else "F"
+    return np.ndarray(array.shape, array.dtype, memory, order=order)
 
 
 @final

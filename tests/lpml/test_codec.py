@@ -110,7 +110,7 @@ def test_a_value_arrives_equal(value: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 3, 1000, LARGE // 4 - 1, LARGE // 4, 1_000_000])
-@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "complex64", "datetime64[s]"])
+@pytest.mark.parametrize("dtype", ["float32", ">f4", "bool", "complex64", "datetime64[s]", "<U7"])
 def test_an_array_arrives_equal_writable_and_private(wire: Wire, count: int, dtype: str) -> None:
     array = np.arange(count).astype(dtype)
     got = wire.carry({"a": array})["a"]
@@ -131,10 +131,25 @@ def test_views_that_are_not_contiguous_or_not_writable_arrive_as_plain_arrays(
     frozen.flags.writeable = False
     scalar = np.array(3.0)
     scalar.flags.writeable = False
-    for array in (base.T, base[::2, ::-1], base[:, :0], frozen, frozen.T, scalar):
+    swapped = frozen.astype(">f8")
+    swapped.flags.writeable = False
+    for array in (base.T, base[::2, ::-1], base[:, :0], frozen, frozen.T, scalar, swapped):
         got = wire.carry(array)
         np.testing.assert_array_equal(got, array)
+        assert got.dtype == array.dtype
         assert got.flags.writeable
+
+
+def test_memory_is_held_while_its_copy_is_under_way() -> None:
+    array = np.arange(1000.0)
+    array.flags.writeable = False
+    encoded = encode([array])
+    assert isinstance(encoded, Encoded)
+    del array
+    gc.collect()
+    others = [np.zeros(1000) for _ in range(10)]
+    np.testing.assert_array_equal(np.frombuffer(encoded.buffers[0]), np.arange(1000.0))
+    assert len(others) == 10
 
 
 def test_a_subclass_a_record_and_an_object_array_arrive(wire: Wire) -> None:
