@@ -27,6 +27,7 @@ class Context:
       program: the program's name.
       directory: the run folder, or `None` where there is no run.
       on_stop: called by `stop_program` with the reason.
+      attempt: how many times the node was started before.
     """
 
     def __init__(
@@ -38,10 +39,14 @@ class Context:
         program: str = "",
         directory: Path | None = None,
         on_stop: Callable[[str], None] = _nothing,
+        attempt: int = 0,
     ) -> None:
         self.name = name
         self.group = group
         self.index = index
+        self.attempt = attempt
+        """0 at first, one more with each restart and each resume. Fold it into a random key (with
+        the index), and a restarted node does not repeat what it did."""
         self.clock = RealClock() if clock is None else clock
         self.program = program
         self.directory = directory

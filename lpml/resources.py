@@ -52,14 +52,28 @@ class Resources:
 class Restart:
     """What happens when a node dies. Make one by `never`, `on_failure` or `always`.
 
-    Only `never` is carried out by the launchers of this release; a program that asks for another
-    policy is refused by `compile`.
+    A node that dies is started anew at the same address, with `lpml.context().attempt` one higher.
+    A stateful one (it has `save` and `restore`) is not restarted alone: the whole run is set back
+    to its last checkpoint, or fails where there is none.
+
+    Raises:
+      GraphError: a number is negative.
     """
 
     when: Literal["never", "on_failure", "always"] = "never"
     max_restarts: int | None = None
+    """Restarts of one node over the whole run; `None` = any number."""
     backoff: float = 0.0
-    """Seconds before the first restart; doubles with each."""
+    """Seconds before a restart. Doubles with each that follows soon; begins anew when the node has
+    served for more than ten times as long as it was waited for."""
+    max_backoff: float = 30.0
+    """The longest pause before a restart, in seconds."""
+
+    def __post_init__(self) -> None:
+        quantities = {"max_restarts": self.max_restarts or 0, "backoff": self.backoff}
+        for name, amount in {**quantities, "max_backoff": self.max_backoff}.items():
+            if not amount >= 0:
+                raise GraphError(f"Restart({name}={amount!r}): give a number of at least 0")
 
     @staticmethod
     def never() -> Restart:
@@ -67,11 +81,13 @@ class Restart:
         return Restart("never")
 
     @staticmethod
-    def on_failure(max_restarts: int = 3, backoff: float = 1.0) -> Restart:
-        """Restart after a failure, at most `max_restarts` times."""
-        return Restart("on_failure", max_restarts, backoff)
+    def on_failure(
+        max_restarts: int | None = 3, backoff: float = 0.25, max_backoff: float = 30.0
+    ) -> Restart:
+        """Restart after a failure, at most `max_restarts` times (`None` = any number of times)."""
+        return Restart("on_failure", max_restarts, backoff, max_backoff)
 
     @staticmethod
-    def always(backoff: float = 1.0) -> Restart:
-        """Restart whenever the node ends."""
-        return Restart("always", None, backoff)
+    def always(backoff: float = 0.25, max_backoff: float = 30.0) -> Restart:
+        """Restart whenever the node ends, even where its `run` returned."""
+        return Restart("always", None, backoff, max_backoff)

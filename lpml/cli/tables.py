@@ -101,4 +101,6 @@ def _state(status: RunStatus) -> str:
 
 def _nodes(status: RunStatus) -> str:
     states = Counter(node.state for node in status.nodes)
-    return ", ".join(f"{number} {state}" for state, number in states.most_common())
+    restarts = sum(node.restarts for node in status.nodes)
+    parts = [f"{number} {state}" for state, number in states.most_common()]
+    return ", ".join([*parts, *([count(restarts, "restart")] if restarts else [])])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from lpml.cli.words import duration, number
+from lpml.cli.words import count, duration, number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STATE_COLOURS: Mapping[str, str] = {
     "starting": "yellow",
     "running": "green",
+    "restarting": "yellow",
     "stopping": "yellow",
     "finished": "cyan",
     "stopped": "dim",
@@ -85,6 +86,7 @@ class Row:
     progress: tuple[float, float | None] | None
     eta: float | None
     detail: str = ""
+    restarts: int = 0
 
 
 def rows(status: RunStatus, speeds: Speeds, limit: int | None = None) -> list[Row]:
@@ -118,6 +120,7 @@ def _row(node: NodeStatus, speeds: Speeds) -> Row:
         progress=node.progress,
         eta=speeds.eta(node) if runs else None,
         detail=node.detail,
+        restarts=node.restarts,
     )
 
 
@@ -132,7 +135,7 @@ def _fold(group: str, nodes: Sequence[NodeStatus], speeds: Speeds) -> Row:
     names = dict.fromkeys(name for node in nodes for name in node.metrics)
     return Row(
         name=f"{group} × {len(nodes)}",
-        state=" ".join(f"{count} {state}" for state, count in states.most_common())
+        state=" ".join(f"{many} {state}" for state, many in states.most_common())
         if len(states) > 1
         else nodes[0].state,
         calls=sum(rates) if rates else None,
@@ -140,6 +143,7 @@ def _fold(group: str, nodes: Sequence[NodeStatus], speeds: Speeds) -> Row:
         progress=(sum(d for d, _ in works), sum(totals) if known else None) if works else None,
         eta=max(etas, default=None),
         detail=next((node.detail for node in nodes if node.detail), ""),
+        restarts=sum(node.restarts for node in nodes),
     )
 
 
@@ -181,7 +185,10 @@ def progress_text(
 def line(status: RunStatus, speeds: Speeds) -> str:
     """A run on one line, for logs: states, calls, progress and metrics."""
     states = Counter(node.state for node in status.nodes)
-    parts = [", ".join(f"{count} {state}" for state, count in states.most_common())]
+    parts = [", ".join(f"{many} {state}" for state, many in states.most_common())]
+    restarts = sum(node.restarts for node in status.nodes)
+    if restarts:
+        parts.append(count(restarts, "restart"))
     rates = [rate for node in status.nodes if (rate := speeds.calls(node.name)) is not None]
     if rates:
         parts.append(f"{number(round(sum(rates), 1))} calls/s")
@@ -250,7 +257,7 @@ def run_view(status: RunStatus, speeds: Speeds, height: int | None = None) -> Re
         [
             (
                 escape(row.name),
-                coloured(row.state),
+                coloured(row.state) + (f", {count(row.restarts, 'restart')}" * (row.restarts > 0)),
                 "" if row.calls is None else number(round(row.calls, 1)),
                 progress_text(row.progress, row.eta, bar=True),
                 escape(metrics_text(row.metrics) or row.detail),

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lpml.launchers.decisions import Decision
 from lpml.launchers.names import LAUNCHERS, check_name
 from lpml.launchers.plan import Plan
-from lpml.launchers.supervisor import Decision
 from lpml.record.folder import RunFolder
 
 

@@ -1,11 +1,13 @@
 """The door of a node for callers of its own process, who may come before it is built.
 
 Callers of other processes wait in the backlog of the node's socket until it serves. Here the same
-holds without a socket: a client exists at once, and its calls wait until the door is opened.
+holds without a socket: a client exists at once, and its calls wait until the door is opened. The
+door outlives the attempts of its node: after one that failed, calls wait for the next.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, final
@@ -25,18 +27,31 @@ class Door:
       context: its surroundings.
       node: its name.
       address: where callers of other processes find it; "" = nowhere.
+      reopens: another attempt may follow one that has ended, until `give_up`.
     """
 
     def __init__(
-        self, interface: Interface, context: Context, node: str, address: wire.Address = ""
+        self,
+        interface: Interface,
+        context: Context,
+        node: str,
+        address: wire.Address = "",
+        *,
+        reopens: bool = False,
     ) -> None:
         self._node = node
         self._address = address
+        self._reopens = reopens
         self._changed = context.clock.condition()
         self._service: Any = None
         self._closed = False
         self.methods: dict[str, Callable[..., Any]] = {}  # while the door is open
         self.dispatcher = wire.Dispatcher(_StandIn(self, interface), interface, context, node)
+
+    @property
+    def reopens(self) -> bool:
+        """Whether another attempt may follow the one that ends."""
+        return self._reopens
 
     @property
     def service(self) -> Any:
@@ -59,11 +74,32 @@ class Door:
             self._changed.notify_all()
         return self.dispatcher
 
-    def close(self) -> None:
-        """From now on calls raise NodeUnavailable, waiting ones too."""
-        with self._changed:
-            self._closed = True
+    def renew(self, context: Context) -> None:
+        """An attempt has ended and another is to come, in `context`: calls wait for it."""
+        before = self._changed
+        with before:
+            self._changed = context.clock.condition()
+            self._service = None
             self.methods.clear()
+            self.dispatcher.renew(context)
+            before.notify_all()
+
+    def close(self) -> None:
+        """The attempt has ended: calls wait for the next, or raise NodeUnavailable."""
+        with self._changed:
+            self.methods.clear()
+            if self._reopens:
+                self._service = None
+            else:
+                self._closed = True
+            self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """No attempt will follow: from now on calls raise NodeUnavailable, waiting ones too."""
+        self._reopens = False
+        with self._changed:
+            if self._service is None:
+                self._closed = True
             self._changed.notify_all()
 
     def wait(self, name: str) -> Callable[..., Any]:
@@ -72,11 +108,18 @@ class Door:
         Raises:
           NodeUnavailable: it will never be, or is no more.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._service is not None)
-            if self._closed:
-                raise NodeUnavailable(f"{self._node} has ended, or its constructor failed")
-            return self.methods[name]
+        while True:
+            changed = self._changed
+            with changed:
+                changed.wait_for(functools.partial(self._settled, name, changed))
+                if self._changed is not changed:
+                    continue
+                if self._closed:
+                    raise NodeUnavailable(f"{self._node} has ended, or its constructor failed")
+                return self.methods[name]
+
+    def _settled(self, name: str, changed: object) -> bool:
+        return self._closed or name in self.methods or self._changed is not changed
 
 
 @final

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lpml.errors import UsageError, closest
 
-NodeState = Literal["starting", "running", "finished", "failed", "stopped"]
+NodeState = Literal["starting", "running", "restarting", "finished", "failed", "stopped"]
 OutcomeState = Literal["finished", "failed", "stopped"]
 
 LAUNCHERS: Mapping[str, str] = {  # name -> module:class, loaded late

@@ -154,6 +154,8 @@ class _Router(io.TextIOBase):
 
 def route(scope: Scope, path: Path) -> None:
     """From now on what code of this node prints in this process goes to the file `path`."""
+    if scope in _files:
+        return
     file = path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace")
     with _lock:
         if not _files:

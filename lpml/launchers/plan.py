@@ -42,6 +42,11 @@ class NodePlan:
     address: str = ""
     """Where it will be reached; "" until it is launched."""
 
+    @property
+    def stateful(self) -> bool:
+        """Whether its state is part of a checkpoint: it has `save` and `restore`."""
+        return {"save", "restore"} <= self.interface.methods.keys()
+
 
 @final
 @dataclass(frozen=True)
@@ -51,6 +56,16 @@ class Plan:
     program: str
     launch: str
     nodes: tuple[NodePlan, ...]
+
+    def may_return(self, node: NodePlan) -> bool:
+        """Whether the node may be started again: by its own policy, or since the run is set back.
+
+        Where a stateful node is restarted, all start again with it.
+        """
+        never = "never"
+        return node.restart.when != never or any(
+            other.stateful and other.restart.when != never for other in self.nodes
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json` and `program.json`; payloads appear as their sizes."""
@@ -75,7 +90,8 @@ def _node_json(node: NodePlan) -> dict[str, Any]:
         "payload_bytes": len(node.payload),
         "edges": [dataclasses.asdict(edge) for edge in node.edges],
         "resources": dataclasses.asdict(node.resources),
-        "restart": node.restart.when,
+        "restart": dataclasses.asdict(node.restart),
+        "stateful": node.stateful,
         "environment": dict(node.environment),
         "process": node.process,
         "address": node.address,
@@ -104,7 +120,7 @@ def compile(program: Program, launch: str = "local_mp") -> Plan:
     declared = program.nodes
     needs = {node.name: node.resources for node in declared}
     found = examine(program)
-    faults = [*found.faults, *_restart_faults(program)]
+    faults = [*found.faults]
     faults += devices.faults(needs, machine)
     if faults:
         raise GraphError(*faults)
@@ -128,12 +144,3 @@ def compile(program: Program, launch: str = "local_mp") -> Plan:
             )
         )
     return Plan(program.name, launch, tuple(nodes))
-
-
-def _restart_faults(program: Program) -> list[str]:
-    return [
-        f"{node.name}: restart={node.restart.when!r} is not carried out by this release; "
-        "use Restart.never()"
-        for node in program.nodes
-        if node.restart.when != "never"
-    ]

@@ -13,44 +13,27 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
 
 from lpml import wire
 from lpml.errors import UsageError
-from lpml.launchers import devices, exits, pipes, system
+from lpml.launchers import devices, exits, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
-from lpml.launchers.plan import NodePlan, Plan
+from lpml.launchers.decisions import Decision
+from lpml.launchers.plan import Plan
 from lpml.launchers.preloading import needed
+from lpml.launchers.process import NodeProcess
+from lpml.launchers.questions import Questions
 from lpml.launchers.server_process import take
 from lpml.launchers.server_process import warm as warm
-from lpml.launchers.supervisor import Decision
-from lpml.launchers.worker import NodeSpec, Peer, ProcessSpec
+from lpml.launchers.specs import NodeSpec, Peer, ProcessSpec
 from lpml.record.folder import RunFolder, disk_error
 
 _AT_ONCE = 32  # forks under way; descriptors that nobody has received yet count against a limit
 MARK = "LPML_SOCKETS_OF_RUN"
 """An environment variable of every process of a run, by which leftovers are found."""
-
-
-@final
-@dataclass(eq=False)
-class _Process:
-    """What the launcher knows of one process and its nodes."""
-
-    key: str
-    nodes: list[NodePlan]
-    listeners: list[socket.socket]
-    control: socket.socket | None = None
-    inbox: pipes.Inbox | None = None
-    pid: int = 0
-    forked: bool = False
-    exited: bool = False
-    peak: int = 0
-    asked_for_report: bool = False
-    early: list[dict[str, Any]] = field(default_factory=list)  # what to say once it is forked
 
 
 @final
@@ -61,12 +44,9 @@ class ProcessLauncher(AbstractLauncher):
         self._plan = plan
         self._folder = folder
         self._sockets = sockets
-        self._lock = threading.Lock()  # for `_reports`, `_stacks` and what is sent to nodes
-        self._changed = threading.Condition(self._lock)
-        self._reports: dict[str, NodeReport] = {}
-        self._stacks: dict[int, str] = {}  # {id of the question: answer}
-        self._questions = 0
-        self._waiting: deque[_Process] = deque()
+        self._lock = threading.Lock()  # for `_clients` and `_wake_in`
+        self._questions = Questions()
+        self._waiting: deque[NodeProcess] = deque()  # to be forked
         self._flying = 0
         self._machine = devices.Machine.find()
         self._oom_before = system.oom_kills()
@@ -77,8 +57,9 @@ class ProcessLauncher(AbstractLauncher):
             node.name: f"unix:{sockets / f'{i}.sock'}" for i, node in enumerate(plan.nodes)
         }
         self._interfaces = {node.name: node.interface for node in plan.nodes}
-        self._processes: dict[str, _Process] = {}
-        self._of: dict[str, _Process] = {}  # {node: its process}
+        self._processes: dict[str, NodeProcess] = {}  # by key; the last attempt
+        self._of: dict[str, NodeProcess] = {}  # {node: its process}
+        self._listeners: dict[str, socket.socket] = {}  # {node: what it is given when it is forked}
         _make_room(len(plan.nodes))
         self._server = take(needed([node.payload for node in plan.nodes]))
         try:
@@ -99,18 +80,22 @@ class ProcessLauncher(AbstractLauncher):
     def _prepare(self) -> None:
         for node in self._plan.nodes:
             self._folder.log_file(node.name).touch()
-            process = self._processes.setdefault(node.process, _Process(node.process, [], []))
+            process = self._processes.setdefault(node.process, NodeProcess(node.process, []))
             process.nodes.append(node)
             self._of[node.name] = process
         for name, address in self._addresses.items():
-            path = Path(address.removeprefix("unix:"))
-            self._of[name].listeners.append(wire.listen(path))
+            self._listeners[name] = wire.listen(Path(address.removeprefix("unix:")))
 
     def _give_back(self) -> None:
-        for process in self._processes.values():
-            for listener in process.listeners:
-                listener.close()
+        self._stop_listening(list(self._listeners))
         self._server.discard()
+
+    def _stop_listening(self, nodes: Iterable[str]) -> None:
+        """Callers of these nodes learn at once that nobody answers, unless the node still does."""
+        for node in nodes:
+            listener = self._listeners.pop(node, None)
+            if listener is not None:
+                listener.close()
 
     def now(self) -> float:
         return time.monotonic()
@@ -122,35 +107,50 @@ class ProcessLauncher(AbstractLauncher):
         for decision in decisions:
             process = self._of[decision.node]
             if decision.what == "start":
-                if process not in self._waiting:
-                    self._waiting.append(process)
-            elif decision.what in ("ask", "close"):
-                if decision.what == "ask" and system.process_state(process.pid) == "T":
-                    self._signal(process, signal.SIGCONT)  # or it would never hear of the stop
-                self._tell(process, {"what": decision.what, "node": decision.node})
+                self._start(process, decision)
+            elif decision.what == "give_up":
+                self._stop_listening([decision.node])
+            elif decision.what in ("ask", "close", "retire"):
+                self._say(process, decision)
             elif decision.what == "inspect":
                 threading.Thread(
                     target=self._inspect, args=(decision.node,), name="lpml-inspect", daemon=True
                 ).start()
             elif process.key not in killed:
                 killed.add(process.key)
-                self._end(process, decision.what)
+                self._end(process, kill=decision.what != "terminate")
         self._fork_some()
 
-    def _end(self, process: _Process, what: str) -> None:
+    def _start(self, process: NodeProcess, decision: Decision) -> None:
+        if process.exited:
+            process = NodeProcess(process.key, process.nodes)
+            self._processes[process.key] = process
+            self._of.update({node.name: process for node in process.nodes})
+        process.attempts[decision.node] = decision.attempt
+        if process not in self._waiting:
+            self._waiting.append(process)
+
+    def _say(self, process: NodeProcess, decision: Decision) -> None:
+        if decision.what == "ask" and system.process_state(process.pid) == "T":
+            self._signal(process, signal.SIGCONT)  # or it would never hear of the stop
+        if decision.what == "close":
+            self._stop_listening([decision.node])
+        what = "ask" if decision.what == "ask" else "close"
+        process.tell({"what": what, "node": decision.node})
+
+    def _end(self, process: NodeProcess, *, kill: bool) -> None:
         if process in self._waiting:  # it was never forked
             self._waiting.remove(process)
             self._forget(process, "", clean=True, at=self.now())
             self.wake()
-            return
-        if what == "kill":
+        elif kill:
             # A server that was stopped can still be told; one that is gone takes its nodes along.
             system.kill(self._server.process.pid, signal.SIGCONT)
             self._signal(process, signal.SIGKILL)
         else:
             self._signal(process, signal.SIGTERM, signal.SIGCONT)
 
-    def _signal(self, process: _Process, *numbers: int) -> None:
+    def _signal(self, process: NodeProcess, *numbers: int) -> None:
         if process.pid and not process.exited:
             self._server.send(
                 {"what": "signal", "pid": process.pid, "numbers": [int(n) for n in numbers]}
@@ -160,26 +160,20 @@ class ProcessLauncher(AbstractLauncher):
         while self._waiting and self._flying < _AT_ONCE:
             self._fork(self._waiting.popleft())
 
-    def _fork(self, process: _Process) -> None:
+    def _fork(self, process: NodeProcess) -> None:
         spec = system.memory_file("lpml-spec", pickle.dumps(self._spec(process), protocol=5))
         ours, theirs = socket.socketpair()
-        fds = [theirs.fileno(), spec, *(listener.fileno() for listener in process.listeners)]
-        self._server.send({"what": "fork", "key": process.key}, fds)
+        listeners = [self._listeners[node.name].fileno() for node in process.nodes]
+        self._server.send({"what": "fork", "key": process.key}, [theirs.fileno(), spec, *listeners])
         os.close(spec)
         theirs.close()
-        for listener in process.listeners:
-            listener.close()
-        process.listeners.clear()
-        with self._lock:
-            process.control = ours
-            process.inbox = pipes.Inbox(ours)
-        process.forked = True
+        # Where an attempt may follow, we keep the socket: callers wait in its backlog meanwhile.
+        self._stop_listening(n.name for n in process.nodes if not self._plan.may_return(n))
         self._flying += 1
+        process.connect(ours)
         self._selector.register(ours, selectors.EVENT_READ, process)
-        for message in process.early:
-            self._tell(process, message)
 
-    def _spec(self, process: _Process) -> ProcessSpec:
+    def _spec(self, process: NodeProcess) -> ProcessSpec:
         environment = {**os.environ, **process.nodes[0].environment, MARK: str(self._sockets)}
         names = {edge.target for node in process.nodes for edge in node.edges}
         return ProcessSpec(
@@ -194,6 +188,7 @@ class ProcessLauncher(AbstractLauncher):
                     node.payload,
                     self._addresses[node.name],
                     str(self._folder.log_file(node.name)),
+                    process.attempts[node.name],
                 )
                 for node in process.nodes
             ),
@@ -208,18 +203,8 @@ class ProcessLauncher(AbstractLauncher):
             stacks=str(self._stack_file(process)),
         )
 
-    def _stack_file(self, process: _Process) -> Path:
+    def _stack_file(self, process: NodeProcess) -> Path:
         return self._sockets / f"{self._plan.nodes.index(process.nodes[0])}.stacks"
-
-    def _tell(self, process: _Process, message: dict[str, Any]) -> None:
-        with self._lock:
-            control = process.control
-            if control is None:
-                if not process.exited:
-                    process.early.append(message)
-                return
-            with contextlib.suppress(OSError):  # it is gone, or stopped and full: signals follow
-                pipes.send(control, message, wait=False)
 
     def _inspect(self, node: str) -> None:
         stack = self.stack(node, timeout=1.5)
@@ -263,7 +248,7 @@ class ProcessLauncher(AbstractLauncher):
             events += self._server_died()
         return events
 
-    def _judge(self, process: _Process, code: int) -> tuple[str, bool]:
+    def _judge(self, process: NodeProcess, code: int) -> tuple[str, bool]:
         oom = system.oom_kills() > self._oom_before
         how = exits.decode(code, peak=process.peak, machine=self._machine.memory, oom=oom)
         return ("", True) if code == 0 else (how, False)
@@ -281,56 +266,36 @@ class ProcessLauncher(AbstractLauncher):
         self._waiting.clear()
         return events
 
-    def _forget(self, process: _Process, how: str, *, clean: bool, at: float) -> list[Event]:
+    def _forget(self, process: NodeProcess, how: str, *, clean: bool, at: float) -> list[Event]:
         """What a process still had to say, and then its end."""
         if process.exited:
             return []
         events = self._hear(process)
         process.exited = True
         self._drop(process)
-        for listener in process.listeners:
-            listener.close()
         ends = [Event("exited", node.name, at, text=how, clean=clean) for node in process.nodes]
         if not process.forked:
             self._pending += ends
             return events
         return events + ends
 
-    def _hear(self, process: _Process) -> list[Event]:
-        if process.inbox is None:
+    def _hear(self, process: NodeProcess) -> list[Event]:
+        inbox = process.inbox
+        if inbox is None:
             return []
         events = []
-        for message in process.inbox.read():
-            what = message.pop("what")
-            if what == "event":
+        for message in inbox.read():
+            if message["what"] == "event":
                 events.append(Event(**message["event"]))
-            elif what == "stack":
-                with self._changed:
-                    self._stacks[message["id"]] = message["text"]
-                    self._changed.notify_all()
-            elif what == "report":
-                self._take_report(process, message)
-        if process.inbox.ended:
+            else:
+                self._questions.answer(process, message)
+        if inbox.ended:
             self._drop(process)
         return events
 
-    def _take_report(self, process: _Process, message: dict[str, Any]) -> None:
-        node = message.pop("node")
-        progress = message.pop("progress")
-        with self._changed:
-            self._reports[node] = NodeReport(
-                **message, progress=None if progress is None else (progress[0], progress[1])
-            )
-            if node == process.nodes[-1].name:
-                process.asked_for_report = False
-            self._changed.notify_all()
-
-    def _drop(self, process: _Process) -> None:
-        with self._changed:
-            control, process.control = process.control, None
-            process.inbox = None
-            process.asked_for_report = False
-            self._changed.notify_all()
+    def _drop(self, process: NodeProcess) -> None:
+        control = process.disconnect()
+        self._questions.gone(process)
         if control is not None:
             self._selector.unregister(control)
             with contextlib.suppress(OSError):
@@ -340,8 +305,7 @@ class ProcessLauncher(AbstractLauncher):
     def close(self) -> None:
         for process in self._processes.values():
             self._drop(process)
-            for listener in process.listeners:
-                listener.close()
+        self._stop_listening(list(self._listeners))
         if not self._server.close():
             mark = f"{MARK}={self._sockets}"
             while left := system.processes_of_run(mark):
@@ -379,26 +343,13 @@ class ProcessLauncher(AbstractLauncher):
             return self._clients[node]
 
     def reports(self, timeout: float) -> Mapping[str, NodeReport]:
-        if timeout > 0:
-            asked = []
-            for process in self._processes.values():
-                if process.control is not None and not process.asked_for_report:
-                    process.asked_for_report = True
-                    self._tell(process, {"what": "report"})
-                asked.append(process)
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: not any(process.asked_for_report for process in asked), timeout
-                )
-        with self._lock:
-            return dict(self._reports)
+        return self._questions.reports(list(self._processes.values()), timeout)
 
     def pid(self, node: str) -> int:
         return self._of[node].pid
 
     def peak_memory(self, node: str) -> int:
-        process = self._of[node]
-        return process.peak or (system.peak_memory(process.pid) if process.pid else 0)
+        return self._of[node].peak_memory
 
     def service(self, node: str) -> object:
         raise UsageError(
@@ -410,37 +361,12 @@ class ProcessLauncher(AbstractLauncher):
         process = self._of[node]
         if process.control is None:
             return f"{node} has no process{' any more' if process.exited else ' yet'}"
-        with self._lock:
-            self._questions += 1
-            question = self._questions
-        self._tell(process, {"what": "stack", "id": question})
-        with self._changed:
-            self._changed.wait_for(lambda: question in self._stacks, timeout / 2)
-            text = self._stacks.pop(question, None)
-        return text if text is not None else self._stack_from_outside(process, timeout / 2)
-
-    def _stack_from_outside(self, process: _Process, timeout: float) -> str:
-        """For a node whose interpreter is stuck: a signal makes it write its stacks to a file."""
-        path = self._stack_file(process)
-        try:
-            before = path.stat().st_size
-        except OSError:
-            before = 0
-        self._signal(process, system.stack_signal())
-        end = self.now() + timeout
-        text = ""
-        with self._changed:
-            while self.now() < end:
-                self._changed.wait(0.05)
-                with contextlib.suppress(OSError):
-                    text = path.read_bytes()[before:].decode(errors="replace")
-                if text and not self._changed.wait(0.05):
-                    return text
-        if text:
-            return text
-        state = system.process_state(process.pid)
-        said = {"T": "it is stopped by a signal", "D": "it waits for a device", "": "it is gone"}
-        return f"{process.key} does not answer: {said.get(state, f'process state {state}')}"
+        return self._questions.stack(
+            process,
+            self._stack_file(process),
+            lambda number: self._signal(process, number),
+            timeout,
+        )
 
 
 def _make_room(nodes: int) -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
 from lpml.errors import LaunchError, NodeError, UsageError, closest
-from lpml.launchers.names import check_name
+from lpml.launchers.names import check_name, uses_processes
 from lpml.launchers.plan import NodePlan, Plan, compile
 from lpml.launchers.status import NodeStatus, Outcome, RunStatus
 
@@ -59,7 +59,12 @@ class Run:
         self._stop_timeout = stop_timeout
         self._pid = os.getpid()
         self._supervisor = Supervisor(
-            self._nodes, start_timeout=start_timeout, stop_timeout=stop_timeout
+            self._nodes,
+            start_timeout=start_timeout,
+            stop_timeout=stop_timeout,
+            policies={node.name: node.restart for node in plan.nodes},
+            units={node.name: node.process for node in plan.nodes if uses_processes(plan.launch)},
+            stateful=[node.name for node in plan.nodes if node.stateful],
         )
         self._engine = load(plan.launch)(plan, folder, sockets)
         self._watch = Watch(
@@ -243,6 +248,7 @@ class Run:
             peak_memory=self._engine.peak_memory(node.name),
             detail=self._supervisor.detail(node.name),
             address=self._engine.address(node.name),
+            restarts=self._supervisor.attempt(node.name),
         )
 
 

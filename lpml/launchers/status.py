@@ -45,6 +45,8 @@ class NodeStatus:
     detail: str = ""
     """Why it is in this state, where there is something to say."""
     address: str = ""
+    restarts: int = 0
+    """How many times it was started again, in this run and those that it resumes."""
 
 
 @final

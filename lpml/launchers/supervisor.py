@@ -4,77 +4,34 @@ Events come in as method calls with the time `now`; decisions come out as a list
 carry them out and report what became of them. Nothing here reads a clock, so a launcher with
 virtual time uses it as it is.
 
-The life of a program::
+A node that dies is started again where its policy says so; the first failure that no policy
+covers ends the run. The life of a program::
 
-    running --(every run() returned | stop asked | a node failed)--> stopping
-    stopping --(no node works any more | 80 % of the deadline)--> closing
-    closing --(no node is alive)--> ended
+    running --(every run() returned | stop asked | a failure that nothing covers)--> stopping
+
+and from there as `stopping` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, final
 
+from lpml.launchers.decisions import GRACE, Accident, Decision, Failure, NodeRecord
 from lpml.launchers.names import NodeState, OutcomeState
+from lpml.launchers.restarts import Budget, Group
+from lpml.launchers.stopping import Stop
+from lpml.resources import Restart
 
-Phase = Literal["running", "stopping", "closing", "ended"]
+Phase = Literal["running", "stopping", "saving", "closing", "ended"]
 
-TERMINATE_AT = 0.6  # of the stop deadline: what still works is interrupted
-CLOSE_AT = 0.8  # of the stop deadline: whoever has returned may go, even if others have not
-CLOSING = 0.2  # of the stop deadline: what a node has for its end before it is interrupted
 INSPECTION = 2.0  # seconds that a node which does not start has to say where it hangs
 PATIENCE = 60.0  # seconds until every node has a process or a thread, whatever start_timeout is
-GRACE = 5.0  # seconds after a kill until a node that cannot die is given up
 
-
-@dataclass(frozen=True)
-class Decision:
-    """What the launcher must do to one node.
-
-    `start`: run it. `ask`: tell it to stop, still serving. `close`: stop serving and end.
-    `terminate`: interrupt whatever it does. `kill`: end it at once. `inspect`: report where it
-    hangs, as `overdue`.
-    """
-
-    what: Literal["start", "ask", "close", "terminate", "kill", "inspect"]
-    node: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a node failed.
-
-    Args:
-      node: its name.
-      reason: one line.
-      traceback: its traceback or "".
-      at: when it happened, in the launcher's time.
-      consequence: whether it only says that another node was gone (NodeUnavailable).
-    """
-
-    node: str
-    reason: str
-    traceback: str = ""
-    at: float = 0.0
-    consequence: bool = False
-
-
-@dataclass
-class _Node:
-    state: NodeState = "starting"
-    alive: bool = False
-    working: bool = True  # its constructor or its run() has not ended
-    has_run: bool = False
-    asked: bool = False
-    closed: bool = False
-    closed_at: float = 0.0
-    terminated: bool = False
-    killed: bool = False
-    begun_at: float | None = None  # when its constructor could begin
-    inspected: bool = False
-    detail: str = ""
+_NO_CUT = (
+    "it has state, and no checkpoint of the run to set it back to; "
+    "give --checkpoint-every (checkpoint_every=) for its restart policy to be of use"
+)
 
 
 @final
@@ -85,22 +42,46 @@ class Supervisor:
       nodes: names.
       start_timeout: seconds that a constructor may take.
       stop_timeout: seconds from the first sign of the stop to the last kill.
+      policies: `{node: policy}`; a node that is not in it is never restarted.
+      units: `{node: unit}`: nodes of one unit die together, and start again together.
+      stateful: nodes whose state is saved; if one is restarted, the whole run is set back.
+      attempts: `{node: attempts before}`; 0 where it says nothing.
     """
 
     def __init__(
-        self, nodes: Iterable[str], *, start_timeout: float = 120.0, stop_timeout: float = 10.0
+        self,
+        nodes: Iterable[str],
+        *,
+        start_timeout: float = 120.0,
+        stop_timeout: float = 10.0,
+        policies: Mapping[str, Restart] | None = None,
+        units: Mapping[str, str] | None = None,
+        stateful: Collection[str] = (),
+        attempts: Mapping[str, int] | None = None,
     ) -> None:
-        self._nodes = {name: _Node() for name in nodes}
+        policies = policies or {}
+        self.has_cut = False
+        """Whether there is a checkpoint to set the run back to."""
+        self.saves_at_the_end = False
+        """Whether a stop waits for a last cut (`saved`) before nodes are told to end."""
+        self._units = dict(units or {})
+        self._stateful = frozenset(stateful)
+        self._nodes = {
+            name: NodeRecord(
+                Budget(policies.get(name, Restart.never())), attempt=(attempts or {}).get(name, 0)
+            )
+            for name in nodes
+        }
+        self._restarts = any(policy.when != "never" for policy in policies.values())
+        self._groups: list[Group] = []  # nodes that are about to start again
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
-        self._phase: Phase = "running"
-        self._started_at = 0.0
-        self._stop_started = 0.0
-        self._stop_deadline = 0.0
+        self._stop: Stop | None = None
         self._ticked = 0.0
         self._state: OutcomeState = "finished"
         self._reason = ""
         self._failures: list[Failure] = []
+        self._accidents: list[Accident] = []
         self._notes: list[str] = []
 
     # What is known.
@@ -108,7 +89,7 @@ class Supervisor:
     @property
     def phase(self) -> Phase:
         """Where the program stands."""
-        return self._phase
+        return "running" if self._stop is None else self._stop.phase
 
     @property
     def state(self) -> OutcomeState:
@@ -129,35 +110,46 @@ class Supervisor:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """Every failure, in the order in which they were heard of."""
+        """Every failure that no restart answered, in the order in which they were heard of."""
         return tuple(self._failures)
+
+    def take_accidents(self) -> list[Accident]:
+        """The failures that were answered by a restart since this was last asked."""
+        taken, self._accidents = self._accidents, []
+        return taken
 
     def node_state(self, node: str) -> NodeState:
         """The state of one node."""
         return self._nodes[node].state
 
+    def attempt(self, node: str) -> int:
+        """How many times a node was started before."""
+        return self._nodes[node].attempt
+
     def detail(self, node: str) -> str:
         """One line on why the node is in its state, or ""."""
         return self._nodes[node].detail
 
+    @property
+    def all_ready(self) -> bool:
+        """Whether every node serves, or has ended as it should."""
+        return not any(node.state in ("starting", "restarting") for node in self._nodes.values())
+
     def next_deadline(self) -> float | None:
         """When `tick` must be called at the latest, if nothing happens; `None` = never."""
-        if self._phase == "running":
-            return min((self._start_deadline(node) for _, node in self._starting()), default=None)
-        if self._phase == "ended":
-            return None
-        steps = [*self._steps(), self._stop_deadline, self._stop_deadline + GRACE]
-        steps += [self._patience_with(node) for _, node in self._alive() if node.closed]
-        return min((step for step in steps if step > self._ticked), default=None)
+        if self._stop is not None:
+            return self._stop.next_deadline(self._ticked)
+        ends = [self._start_deadline(node) for _, node in self._starting()]
+        for group in self._groups:
+            ends += [end for end in (group.due, group.give_up_at) if end is not None]
+        return min(ends, default=None)
 
     # What happens.
 
     def start(self, now: float) -> list[Decision]:
         """The launcher is ready to start nodes."""
-        self._started_at = self._ticked = now
-        for node in self._nodes.values():
-            node.alive = True
-        return [Decision("start", name) for name in self._nodes]
+        self._ticked = now
+        return self._start(self._nodes, now)
 
     def begun(self, node: str, now: float) -> list[Decision]:
         """The node has its process or thread; what it has for its constructor counts from here."""
@@ -172,6 +164,7 @@ class Supervisor:
         if known.state != "starting":
             return []
         known.state = "running"
+        known.ready_at = now
         known.has_run = has_run
         known.working = has_run
         return self._advance(now)
@@ -180,22 +173,23 @@ class Supervisor:
         """`run()` returned, or the node gave up cleanly because of the stop."""
         self._ticked = now
         known = self._nodes[node]
-        if known.state in ("starting", "running"):
-            known.state = "finished" if self._phase == "running" else "stopped"
-            known.working = False
+        if known.state not in ("starting", "running"):
+            return self._advance(now)
+        known.working = False
+        if self._stop is None and node not in self._stateful and known.budget.covers(failed=False):
+            pause = known.budget.spend(_served(known, now))
+            return self._gather(node, self._unit_of(node), pause) or [Decision("retire", node)]
+        known.state = "finished" if self._stop is None else "stopped"
         return self._advance(now)
 
     def failed(self, failure: Failure, now: float) -> list[Decision]:
-        """The constructor or `run()` raised."""
+        """The constructor or `run()` raised. The node ends by itself, and is then `exited`."""
         self._ticked = now
         known = self._nodes[failure.node]
-        if known.state == "failed":
+        if known.state in ("failed", "restarting"):
             return []
-        known.state = "failed"
-        known.detail = failure.reason
         known.working = False
-        self._failures.append(failure)
-        return self._begin_stop(now) + self._advance(now)
+        return self._judge(failure, now) + self._advance(now)
 
     def exited(
         self, node: str, now: float, how: str = "", *, clean: bool = True, at: float | None = None
@@ -215,10 +209,11 @@ class Supervisor:
             return []
         known.alive = False
         known.working = False
-        died_at = now if at is None else at
         decisions: list[Decision] = []
         if known.state == "failed":
-            pass  # it said why before it went
+            decisions = self._given_up(node)  # it said why before it went
+        elif known.state == "restarting":
+            decisions = self._gone(node)
         elif known.killed or known.terminated:
             known.state = "stopped"
             known.detail = how
@@ -232,10 +227,8 @@ class Supervisor:
         elif known.asked and clean:
             known.state = "finished" if known.state == "finished" else "stopped"
         else:
-            known.state = "failed"
-            known.detail = how or "ended without being asked to"
-            self._failures.append(Failure(node, known.detail, at=died_at))
-            decisions += self._begin_stop(now)
+            reason = how or "ended without being asked to"
+            decisions = self._judge(Failure(node, reason, at=now if at is None else at), now)
         return decisions + self._advance(now)
 
     def abandoned(self, node: str, now: float, why: str) -> list[Decision]:
@@ -248,7 +241,7 @@ class Supervisor:
 
     def overdue(self, node: str, now: float, stack: str = "") -> list[Decision]:
         """The node was inspected because it does not start; `stack` says where it hangs."""
-        if self._nodes[node].state != "starting" or self._phase != "running":
+        if self._nodes[node].state != "starting" or self._stop is not None:
             return []
         reason = (
             f"its constructor did not return within {self._start_timeout:g} s; "
@@ -273,23 +266,27 @@ class Supervisor:
           timeout: seconds for the whole stop. A stop under way is only ever shortened.
         """
         self._ticked = now
-        if self._phase == "ended":
-            return []
         decisions = []
-        if self._phase == "running":
+        if self._stop is None:
             self._state = state
             self._reason = reason
             decisions = self._begin_stop(now, timeout)
-        elif timeout is not None and now + timeout < self._stop_deadline:
-            self._stop_started = now
-            self._stop_deadline = now + timeout
+        elif timeout is not None:
+            self._stop.shorten(now, timeout)
         return decisions + self._advance(now)
+
+    def saved(self, now: float) -> list[Decision]:
+        """The last cut is done, or will never be."""
+        self._ticked = now
+        if self._stop is not None:
+            self._stop.saved()
+        return self._advance(now)
 
     def tick(self, now: float) -> list[Decision]:
         """Time passed."""
         self._ticked = now
         decisions: list[Decision] = []
-        if self._phase == "running":
+        if self._stop is None:
             for name, node in self._starting():
                 if now < self._start_deadline(node):
                     continue
@@ -298,102 +295,151 @@ class Supervisor:
                     decisions.append(Decision("inspect", name))
                 else:  # it does not even say where it hangs
                     decisions += self.overdue(name, now)
+            decisions += self._move_groups(now)
         return decisions + self._advance(now)
+
+    # Restarts.
+
+    def _judge(self, failure: Failure, now: float) -> list[Decision]:
+        """What a failure means: a restart, or the end of the run."""
+        name = failure.node
+        known = self._nodes[name]
+        known.detail = failure.reason
+        budget = known.budget
+        covered = self._stop is None and budget.covers(failed=True)
+        if covered and (name not in self._stateful or self.has_cut):
+            back = name in self._stateful
+            pause = budget.spend(_served(known, now))
+            what = f"{budget.words} in {pause:g} s"
+            if back:
+                what += ", and the whole run is set back to its last checkpoint"
+            self._accidents.append(Accident(failure, what))
+            return self._gather(name, tuple(self._nodes) if back else self._unit_of(name), pause)
+        if covered:
+            failure = _because(failure, _NO_CUT)
+        elif budget.used and self._stop is None:
+            failure = _because(failure, f"it was restarted {budget.used} times, and no more may be")
+        known.state = "failed"
+        known.detail = failure.reason
+        self._failures.append(failure)
+        gone = [] if known.alive else self._given_up(name)
+        return gone + self._begin_stop(now)
+
+    def _given_up(self, name: str) -> list[Decision]:
+        """Where nothing is ever restarted, callers learn by themselves that a node is gone."""
+        return [Decision("give_up", name)] if self._restarts else []
+
+    def _unit_of(self, name: str) -> tuple[str, ...]:
+        unit = self._units.get(name)
+        if unit is None:
+            return (name,)
+        return tuple(other for other in self._nodes if self._units.get(other) == unit)
+
+    def _gather(self, culprit: str, names: tuple[str, ...], pause: float) -> list[Decision]:
+        """Ends the others of these nodes; they start again when all are gone."""
+        joined = set(names)
+        for group in [group for group in self._groups if joined & set(group.names)]:
+            joined |= set(group.names)
+            pause = max(pause, group.pause)
+            self._groups.remove(group)
+        group = Group(tuple(name for name in self._nodes if name in joined), pause)
+        group.give_up_at = self._ticked + GRACE
+        self._groups.append(group)
+        decisions = []
+        for name in group.names:
+            node = self._nodes[name]
+            if node.alive and name != culprit and node.state != "restarting":
+                decisions.append(Decision("end", name))
+            node.state = "restarting"
+            node.working = False
+        self._settle(group)
+        return decisions
+
+    def _gone(self, name: str) -> list[Decision]:
+        """A node that is to start again has ended."""
+        if self._stop is not None:
+            self._nodes[name].state = "stopped"
+            return self._given_up(name)
+        for group in self._groups:
+            self._settle(group)
+        return []
+
+    def _settle(self, group: Group) -> None:
+        if group.due is None and not any(self._nodes[name].alive for name in group.names):
+            group.due, group.give_up_at = self._ticked + group.pause, None
+
+    def _move_groups(self, now: float) -> list[Decision]:
+        decisions: list[Decision] = []
+        for group in list(self._groups):
+            if group.due is not None and now >= group.due:
+                self._groups.remove(group)
+                for name in group.names:
+                    self._nodes[name].attempt += 1
+                decisions += self._start(group.names, now)
+            elif group.give_up_at is not None and now >= group.give_up_at:
+                left = [name for name in group.names if self._nodes[name].alive]
+                if not group.ended:
+                    group.ended, group.give_up_at = True, now + GRACE
+                    decisions += [Decision("end", name) for name in left]
+                else:
+                    self._groups.remove(group)
+                    self._nodes[left[0]].state = "failed"
+                    reason = "it could not be ended, so it cannot be restarted"
+                    self._failures.append(Failure(left[0], reason, at=now))
+                    decisions += self._begin_stop(now)
+        return decisions
 
     # How one thing leads to the next.
 
-    def _starting(self) -> list[tuple[str, _Node]]:
-        return [(name, node) for name, node in self._alive() if node.state == "starting"]
+    def _start(self, names: Iterable[str], now: float) -> list[Decision]:
+        decisions = []
+        for name in names:
+            self._nodes[name].start(now)
+            decisions.append(Decision("start", name, self._nodes[name].attempt))
+        return decisions
 
-    def _start_deadline(self, node: _Node) -> float:
+    def _starting(self) -> list[tuple[str, NodeRecord]]:
+        nodes = self._nodes.items()
+        return [(name, node) for name, node in nodes if node.alive and node.state == "starting"]
+
+    def _start_deadline(self, node: NodeRecord) -> float:
         if node.begun_at is None:
-            end = self._started_at + max(self._start_timeout, PATIENCE)
+            end = node.started_at + max(self._start_timeout, PATIENCE)
         else:
             end = node.begun_at + self._start_timeout
         return end + (INSPECTION if node.inspected else 0.0)
 
-    def _steps(self) -> tuple[float, float]:
-        length = self._stop_deadline - self._stop_started
-        return (
-            self._stop_started + TERMINATE_AT * length,
-            self._stop_started + CLOSE_AT * length,
-        )
-
-    def _patience_with(self, node: _Node) -> float:
-        """Until when a node that was told to end may take."""
-        length = self._stop_deadline - self._stop_started
-        return max(node.closed_at + CLOSING * length, self._stop_started + TERMINATE_AT * length)
-
     def _begin_stop(self, now: float, timeout: float | None = None) -> list[Decision]:
-        if self._phase != "running":
+        if self._stop is not None:
             return []
-        self._phase = "stopping"
-        self._stop_started = now
-        self._stop_deadline = now + (self._stop_timeout if timeout is None else timeout)
-        asked = [name for name, node in self._nodes.items() if node.alive]
-        for name in asked:
-            self._nodes[name].asked = True
-        return [Decision("ask", name) for name in asked]
+        length = self._stop_timeout if timeout is None else timeout
+        save = self.saves_at_the_end and not self._failures
+        self._stop = Stop(self._nodes, now, length, self._notes, save=save)
+        return self._stop.begin()
 
     def _advance(self, now: float) -> list[Decision]:
         decisions: list[Decision] = []
-        if self._phase == "running" and self._all_returned():
+        if self._stop is None and self._all_returned():
             self._reason = self._reason or "every run() returned"
             decisions += self._begin_stop(now)
-        if self._phase in ("stopping", "closing"):
-            terminate_at, close_at = self._steps()
-            if now >= self._stop_deadline:
-                decisions += self._each("kill", [n for n in self._alive() if not n[1].killed])
-                self._phase = "closing"
-            if now >= self._stop_deadline + GRACE:
-                for name, node in self._alive():
-                    node.alive = False
-                    self._notes.append(f"{name} could not be killed")
-            elif now >= terminate_at:
-                late = [
-                    (name, node)
-                    for name, node in self._alive()
-                    if not node.terminated
-                    and not node.killed
-                    and (node.working or (node.closed and now >= self._patience_with(node)))
-                ]
-                decisions += self._each("terminate", late)
-            if self._phase == "stopping" and now >= close_at:
-                self._phase = "closing"
-        if self._phase == "stopping" and not any(n.working for _, n in self._alive()):
-            self._phase = "closing"
-        if self._phase == "closing":
-            waiting = [n for n in self._alive() if not n[1].closed and not n[1].killed]
-            decisions += self._each("close", waiting)
-            for _, node in waiting:
-                node.closed_at = now
-            if not self._alive():
-                self._phase = "ended"
+        if self._stop is not None:
+            decisions += self._stop.advance(now)
         return decisions
 
     def _only_consequences(self) -> bool:
         """Whether nodes failed because another was gone, and none is known to have gone."""
         return bool(self._failures) and all(failure.consequence for failure in self._failures)
 
-    def _each(
-        self,
-        what: Literal["close", "terminate", "kill"],
-        nodes: Sequence[tuple[str, _Node]],
-    ) -> list[Decision]:
-        for _, node in nodes:
-            node.closed = node.closed or what == "close"
-            node.terminated = node.terminated or what == "terminate"
-            node.killed = node.killed or what == "kill"
-        return [Decision(what, name) for name, _ in nodes]
-
-    def _alive(self) -> list[tuple[str, _Node]]:
-        return [(name, node) for name, node in self._nodes.items() if node.alive]
-
     def _all_returned(self) -> bool:
         nodes = self._nodes.values()
         with_run = [node for node in nodes if node.has_run]
-        return (
-            bool(with_run)
-            and not any(node.state == "starting" for node in nodes)
-            and not any(node.working for node in with_run)
-        )
+        return bool(with_run) and self.all_ready and not any(node.working for node in with_run)
+
+
+def _served(node: NodeRecord, now: float) -> float:
+    return 0.0 if node.ready_at is None else now - node.ready_at
+
+
+def _because(failure: Failure, more: str) -> Failure:
+    reason = f"{failure.reason}; {more}"
+    return Failure(failure.node, reason, failure.traceback, failure.at, failure.consequence)

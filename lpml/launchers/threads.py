@@ -2,7 +2,8 @@
 
 Each node still gets its own copy of its arguments, its own context and its own log, so a program
 that runs here runs on processes too. A thread cannot be killed: what ignores the stop is
-interrupted at its next bytecode, and given up at the deadline.
+interrupted at its next bytecode, and given up at the deadline. A node that is restarted is a new
+object in a new thread, behind the same door.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from lpml.context import Context
 from lpml.errors import ProgramStopped
 from lpml.launchers import output, stacks
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.decisions import Decision
+from lpml.launchers.host import Host
 from lpml.launchers.local import Door
 from lpml.launchers.plan import NodePlan, Plan
-from lpml.launchers.supervisor import Decision
-from lpml.launchers.worker import Host
 from lpml.record.folder import RunFolder, disk_error
 
 
@@ -35,11 +36,16 @@ class ThreadLauncher(AbstractLauncher):
 
     def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None:
         del sockets  # calls are direct
+        self._plan = plan
+        self._folder = folder
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._hosts: dict[str, Host] = {}
+        self._nodes = {node.name: node for node in plan.nodes}
+        self._hosts: dict[str, Host] = {}  # the attempt that goes on, or is to come
         self._threads: dict[str, threading.Thread] = {}
         for node in plan.nodes:
-            self._hosts[node.name] = self._host(node, plan.program, folder)
+            context = self._context(node, 0)
+            door = Door(node.interface, context, node.name, reopens=plan.may_return(node))
+            self._hosts[node.name] = self._host(node, context, door)
         try:
             for name, host in self._hosts.items():
                 output.route(host.context, folder.log_file(name))
@@ -47,17 +53,20 @@ class ThreadLauncher(AbstractLauncher):
             self.close()
             raise disk_error(folder.logs, error) from error
 
-    def _host(self, node: NodePlan, program: str, folder: RunFolder) -> Host:
-        context = Context(
+    def _context(self, node: NodePlan, attempt: int) -> Context:
+        return Context(
             node.name,
             node.group,
             node.index,
-            program=program,
-            directory=folder.path,
+            program=self._plan.program,
+            directory=self._folder.path,
             on_stop=lambda reason: self._events.put(
                 Event("stop_program", node.name, self.now(), reason)
             ),
+            attempt=attempt,
         )
+
+    def _host(self, node: NodePlan, context: Context, door: Door) -> Host:
         return Host(
             node.name,
             node.interface,
@@ -65,8 +74,17 @@ class ThreadLauncher(AbstractLauncher):
             context,
             lambda name: self._hosts[name].door.client(node.name),
             self._events.put,
-            Door(node.interface, context, node.name),
+            door,
         )
+
+    def _succeed(self, host: Host) -> None:
+        """Prepares the next attempt; what still waits in the last one learns that it is over."""
+        if not host.door.reopens or self._hosts[host.name] is not host:
+            return
+        context = self._context(self._nodes[host.name], host.context.attempt + 1)
+        host.door.renew(context)
+        self._hosts[host.name] = self._host(self._nodes[host.name], context, host.door)
+        host.context.clock.stop()
 
     def now(self) -> float:
         return time.monotonic()
@@ -75,21 +93,26 @@ class ThreadLauncher(AbstractLauncher):
         for decision in decisions:
             host = self._hosts[decision.node]
             if decision.what == "start":
-                thread = threading.Thread(
-                    target=self._live, args=(host,), name=decision.node, daemon=True
-                )
-                self._threads[decision.node] = thread
-                thread.start()
-                self._events.put(Event("begun", decision.node, self.now()))
+                self._start(host, decision.attempt)
             elif decision.what == "ask":
                 host.context.clock.stop()
             elif decision.what == "close":
+                host.door.give_up()
                 host.let_go()
                 if host.working_thread is not None:
                     host.close()
+            elif decision.what == "retire":
+                host.let_go()
+            elif decision.what == "end":
+                self._succeed(host)
+                host.close()
+                stacks.interrupt(host.working_thread)
+            elif decision.what == "give_up":
+                host.door.give_up()
             elif decision.what == "terminate":
                 stacks.interrupt(host.working_thread)
             elif decision.what == "kill":
+                host.door.give_up()
                 host.close()
                 why = "does not return, and a thread cannot be killed"
                 self._events.put(Event("abandoned", decision.node, self.now(), why))
@@ -97,12 +120,23 @@ class ThreadLauncher(AbstractLauncher):
                 stack = stacks.one_thread(host.working_thread)
                 self._events.put(Event("overdue", decision.node, self.now(), traceback=stack))
 
+    def _start(self, host: Host, attempt: int) -> None:
+        host.context.attempt = attempt
+        with contextlib.suppress(OSError):  # a full disk; what it prints is then shown as it is
+            output.route(host.context, self._folder.log_file(host.name))
+        thread = threading.Thread(target=self._live, args=(host,), name=host.name, daemon=True)
+        self._threads[host.name] = thread
+        thread.start()
+        self._events.put(Event("begun", host.name, self.now()))
+
     def _live(self, host: Host) -> None:
         # An interrupt may come late, when the work is already done: it is nobody's failure.
         for step in (host.main, host.wait_closed, host.close):
             with contextlib.suppress(ProgramStopped):
                 step()
         host.close()
+        if not host.context.should_stop:
+            self._succeed(host)
         output.unroute(host.context)
         self._events.put(Event("exited", host.name, self.now()))
 
@@ -119,6 +153,7 @@ class ThreadLauncher(AbstractLauncher):
 
     def close(self) -> None:
         for host in self._hosts.values():
+            host.door.give_up()
             host.close()
             output.unroute(host.context)
         for thread in self._threads.values():
@@ -148,7 +183,8 @@ class ThreadLauncher(AbstractLauncher):
 
     def stack(self, node: str, timeout: float) -> str:
         del timeout
-        return stacks.one_thread(self._threads[node].ident)
+        thread = self._threads.get(node)
+        return "" if thread is None else stacks.one_thread(thread.ident)
 
     def service(self, node: str) -> object:
         return self._hosts[node].door.service

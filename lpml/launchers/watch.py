@@ -19,12 +19,13 @@ from typing import Any, TypeVar, final
 from lpml.errors import LaunchError
 from lpml.launchers import rendezvous
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.decisions import Decision, Failure
 from lpml.launchers.exporting import INTERVAL as EXPORT_INTERVAL
 from lpml.launchers.exporting import Exporting
 from lpml.launchers.names import OutcomeState
 from lpml.launchers.output import Echo
 from lpml.launchers.plan import Plan
-from lpml.launchers.supervisor import Decision, Failure, Supervisor
+from lpml.launchers.supervisor import Supervisor
 from lpml.record.folder import RunFolder
 
 T = TypeVar("T")
@@ -156,6 +157,8 @@ class Watch:
             decisions += self._check_limit(now)
             decisions += supervisor.tick(now)
             engine.carry_out(decisions)
+            for accident in supervisor.take_accidents():
+                self._note(accident.failure, f"{accident.failure.reason}; {accident.what}")
             for seen in waiting:
                 seen.set()
             if self._echo is not None:
@@ -253,11 +256,14 @@ class Watch:
     def _note_failures(self) -> None:
         """Failures go to the logs last: behind what their nodes printed, and never shown twice."""
         for failure in self._supervisor.failures:
-            with (
-                contextlib.suppress(OSError),
-                self._folder.log_file(failure.node).open("a", encoding="utf-8") as log,
-            ):
-                log.write(f"{failure.traceback}node {failure.node} failed: {failure.reason}\n")
+            self._note(failure, failure.reason)
+
+    def _note(self, failure: Failure, words: str) -> None:
+        with (
+            contextlib.suppress(OSError),
+            self._folder.log_file(failure.node).open("a", encoding="utf-8") as log,
+        ):
+            log.write(f"{failure.traceback}node {failure.node} failed: {words}\n")
 
     def _remove_folder(self) -> None:
         if self._temporary:

@@ -1,14 +1,10 @@
-"""What runs inside a node: unpickle, build, serve, run, report.
-
-`Host` is one node, wherever it lives. `run_process` is the whole of a node's process.
-"""
+"""The process of a node, from the fork to the exit: its surroundings, and its launcher's voice."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import faulthandler
-import inspect
 import os
 import pickle
 import random
@@ -17,208 +13,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
 from lpml import wire
 from lpml.clock import set_process_scope
-from lpml.context import Context, entered
+from lpml.context import Context
 from lpml.errors import ProgramStopped
-from lpml.graph import pickling
-from lpml.launchers import devices, exits, output, pipes, stacks, system
+from lpml.launchers import devices, output, pipes, stacks, system
 from lpml.launchers.base import Event, NodeReport
+from lpml.launchers.host import Host
 from lpml.launchers.local import Door
-from lpml.service import Interface
-
-SWITCH_INTERVAL = 0.0005  # seconds; in a node that both runs and serves, or replies wait 5 ms
-
-
-@final
-@dataclass(frozen=True)
-class Peer:
-    """Where a node finds another that it holds a handle of."""
-
-    name: str
-    address: str
-    interface: Interface
-
-
-@final
-@dataclass(frozen=True)
-class NodeSpec:
-    """What a process needs to know of one of its nodes."""
-
-    name: str
-    group: str
-    index: int
-    interface: Interface
-    payload: bytes
-    address: str
-    log: str
-
-
-@final
-@dataclass(frozen=True)
-class ProcessSpec:
-    """What a process needs to know. `nodes[i]` gets the i-th listener."""
-
-    program: str
-    folder: str
-    nodes: tuple[NodeSpec, ...]
-    peers: Mapping[str, Peer]
-    environment: Mapping[str, str]
-    threads: int
-    path: tuple[str, ...]
-    cwd: str
-    argv0: str
-    stacks: str
-    """The file that stacks are written to when the interpreter is stuck."""
-
-
-@final
-class Host:
-    """One node: its context, its service, and the server in front of it.
-
-    Args:
-      name: `group/index`.
-      interface: what callers know of it.
-      payload: the pickled service, args and kwargs.
-      context: its surroundings.
-      resolve: a client for the name of a node.
-      report: where its events go.
-      door: where callers of the same process knock.
-      listener: where callers of other processes do, or `None`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        interface: Interface,
-        payload: bytes,
-        context: Context,
-        resolve: Callable[[str], object],
-        report: Callable[[Event], None],
-        door: Door,
-        listener: socket.socket | None = None,
-    ) -> None:
-        self.name = name
-        self.context = context
-        self.door = door
-        self.working_thread: int | None = None  # where its constructor or run() is going on
-        self.failed = False
-        self._interface = interface
-        self._payload = payload
-        self._resolve = resolve
-        self._report = report
-        self._listener = listener
-        self._server: Any = None
-        self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._over = False
-
-    def main(self) -> None:
-        """Builds, serves and runs the node; returns when that ended, however it ended."""
-        self.working_thread = threading.get_ident()
-        try:
-            with entered(self.context):
-                self._work()
-        finally:
-            self.working_thread = None
-
-    def _work(self) -> None:
-        doing = "its constructor"
-        try:
-            loaded: Any = pickling.loads(self._payload, self._resolve)
-            service, args, kwargs = loaded
-            built = service(*args, **kwargs)
-            run = getattr(built, "run", None)
-            self._serve(built, has_run=callable(run))
-            if not callable(run):
-                return
-            doing = "run()"
-            if not self.context.should_stop:
-                _run(run)
-        except ProgramStopped:
-            pass
-        except SystemExit as leaving:
-            if leaving.code not in (None, 0):
-                self._fail(doing, leaving)
-                return
-        except BaseException as error:
-            stopped = exits.is_program_stopped(error)
-            if not stopped and not (self.context.should_stop and exits.is_clean_in_a_stop(error)):
-                self._fail(doing, error)
-                return
-        self._report(Event("returned", self.name, time.monotonic()))
-
-    def _serve(self, built: object, has_run: bool) -> None:
-        interface = self._interface
-        if has_run and interface.methods and self._listener is not None:
-            sys.setswitchinterval(SWITCH_INTERVAL)
-        with self._lock:
-            if self._over:
-                raise ProgramStopped("the node was closed while it started")
-            self._report(Event("ready", self.name, time.monotonic(), has_run=has_run))
-            dispatcher = self.door.open(built)
-            if self._listener is not None:
-                self._server = wire.Server(dispatcher, self._listener)
-                self._server.start()
-
-    def _fail(self, doing: str, error: BaseException) -> None:
-        at = time.monotonic()
-        self.failed = True
-        event = Event(
-            "failed",
-            self.name,
-            at,
-            text=f"{doing} raised {exits.in_one_line(error)}",
-            traceback=exits.format_traceback(error, (__file__,)),
-            consequence=exits.is_consequence(error),
-        )
-        self._report(event)
-        self.close()
-
-    def wait_closed(self) -> None:
-        """Waits until somebody said that the node may end."""
-        self._closing.wait()
-
-    def let_go(self) -> None:
-        """The node may end."""
-        self._closing.set()
-
-    def close(self) -> None:
-        """Stops serving: callers learn at once that nobody answers here any more."""
-        self._closing.set()
-        with self._lock:
-            if self._over:
-                return
-            self._over = True
-        self.door.close()
-        if self._server is not None:
-            self._server.close()
-        elif self._listener is not None:
-            self._listener.close()
-        self.context.close()
-
-    def report(self) -> NodeReport:
-        """Counts and last metrics."""
-        served = self.door.dispatcher.statistics()
-        return NodeReport(
-            served.calls,
-            served.errors,
-            self.context.latest_metrics,
-            self.context.latest_progress,
-        )
-
-
-def _run(run: Callable[[], object]) -> None:
-    result = run()
-    if inspect.iscoroutine(result):
-        import asyncio
-
-        asyncio.run(result)
+from lpml.launchers.specs import NodeSpec, ProcessSpec
 
 
 def run_process(control_fd: int, spec_fd: int, listeners: list[int]) -> None:
@@ -275,6 +82,7 @@ class _Process:
             on_stop=lambda reason: self._report(
                 Event("stop_program", node.name, time.monotonic(), reason)
             ),
+            attempt=node.attempt,
         )
 
         def resolve(name: str) -> object:

@@ -91,6 +91,13 @@ class Dispatcher:
         self.serial_calls = 0  # of those that were counted by who had the turn
         self._errors = 0
 
+    def renew(self, scope: Scope) -> None:
+        """What is behind the methods was replaced: from now on they run as code of `scope`."""
+        for handler in self.handlers.values():
+            if handler.batcher is not None:
+                handler.batcher = Batcher(handler.method, handler.spec, scope.clock)
+        self.scope = scope
+
     def statistics(self) -> DispatcherStatistics:
         """Counts so far."""
         return DispatcherStatistics(self._calls + self.serial_calls, self._errors)

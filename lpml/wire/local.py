@@ -16,7 +16,7 @@ from lpml.clock import (
     current_scope,
     find_scope,
 )
-from lpml.errors import CallError, CallTimeout
+from lpml.errors import CallError, CallTimeout, NodeUnavailable, ProgramStopped, RemoteError
 from lpml.wire.batching import Batcher, Place
 from lpml.wire.client import Method, connect, missing, remote
 from lpml.wire.dispatch import Dispatcher, Handler
@@ -81,7 +81,7 @@ class LocalClient:
 class LocalMethod(Method):
     """A method of a local client, bound."""
 
-    __slots__ = ("_address", "_caller", "_dispatcher", "_function", "_handler", "_scope", "_serial")
+    __slots__ = ("_address", "_caller", "_dispatcher", "_function", "_handler", "_serial")
 
     def __init__(
         self, dispatcher: Dispatcher, handler: Handler, caller: str, address: Address
@@ -89,7 +89,6 @@ class LocalMethod(Method):
         self._dispatcher = dispatcher
         self._handler = handler
         self._function = handler.method
-        self._scope = dispatcher.scope
         self._serial = handler.spec.kind == "serial"
         self._caller = caller
         self._address = address
@@ -99,25 +98,34 @@ class LocalMethod(Method):
             return self.open(args, kwargs)
         if self._handler.batcher is not None:
             return self._in_batch(self._handler.batcher, args, kwargs)
-        return self.run(self._function, args, kwargs)
+        if not self._handler.spec.idempotent:
+            return self.run(self._function, args, kwargs)
+        while True:
+            try:
+                return self.run(self._function, args, kwargs)
+            except RemoteError:
+                raise
+            except NodeUnavailable:  # the node is being restarted, so this call waits for it
+                continue
 
     def run(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Calls a function as code of the node, in its turn if the method is serial."""
         call = current_call.get()
+        dispatcher = self._dispatcher
+        node = dispatcher.scope
         if call is None:
-            call = Call(self._scope.clock.time() + DEFAULT_CALL_TIMEOUT)
+            call = Call(node.clock.time() + DEFAULT_CALL_TIMEOUT)
             bounded = current_call.set(call)
         else:
             bounded = None
-        scope = current_scope.set(self._scope)
-        dispatcher = self._dispatcher
+        scope = current_scope.set(node)
         error = True
         ours = True  # the scope is still to be put back
         try:
             if call.deadline is not None or call.cancelled:
-                check_call(self._scope.clock.time())
+                check_call(node.clock.time())
             if not self._serial:
                 result = function(*args, **kwargs)
             else:
@@ -137,6 +145,8 @@ class LocalMethod(Method):
         except Exception as cause:
             current_scope.reset(scope)
             ours = False
+            if dispatcher.scope is not node and isinstance(cause, ProgramStopped):
+                raise NodeUnavailable(f"{self} was called, and its node ended meanwhile") from None
             error_there = self.failed(cause)
             raise error_there from error_there.__cause__
         finally:
@@ -166,7 +176,8 @@ class LocalMethod(Method):
         return remote(caller, str(self), cause, text, "")
 
     def _in_batch(self, batcher: Batcher, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        now = self._scope.clock.time()
+        node = self._dispatcher.scope
+        now = node.clock.time()
         call = current_call.get() or Call(now + DEFAULT_CALL_TIMEOUT)
         latch = threading.Lock()
         latch.acquire()
@@ -186,7 +197,7 @@ class LocalMethod(Method):
             place.lead = lambda: _lead_in_thread(self._dispatcher, batcher)
             raise CallTimeout(f"{self} was not served in its batch until the deadline")
         if leading:
-            scope = current_scope.set(self._scope)
+            scope = current_scope.set(node)
             try:
                 batcher.lead(self._dispatcher.take_turn, self._dispatcher.end_turn)
             finally:

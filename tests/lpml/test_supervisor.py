@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpml.launchers.supervisor import GRACE, PATIENCE, Decision, Failure, Supervisor
+from lpml.launchers.decisions import GRACE, Decision, Failure
+from lpml.launchers.supervisor import PATIENCE, Supervisor
 
 
 def do(what: str, *nodes: str) -> list[Decision]:
