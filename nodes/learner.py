@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, Protocol, final
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,13 @@ class LearnerStatistics:
     def updates_per_second(self) -> float:
         """Mean over `seconds`."""
         return self.updates / self.seconds if self.seconds > 0 else 0.0
+
+
+class SampleSource(Protocol):
+    """Batches, one after another: a `Prefetcher`, or a generator."""
+
+    def __next__(self) -> Sample: ...
+    def close(self) -> None: ...
 
 
 class _Step(NamedTuple):
@@ -99,7 +106,7 @@ class Learner:
     def __init__(
         self,
         algorithm: Algorithm,
-        samples: Iterator[Sample] | Callable[[], Iterator[Sample]],
+        samples: SampleSource | Callable[[], SampleSource],
         *,
         batch_size: int,
         updates_per_step: int = 1,
@@ -121,7 +128,7 @@ class Learner:
         self._context = lpml.context()
         self._clock = self._context.clock
         self._make_samples = samples
-        self._samples: Iterator[Sample] | None = None
+        self._samples: SampleSource | None = None
         self._replay = replay
         self._table = table
         self._updates_per_step = updates_per_step
@@ -165,7 +172,8 @@ class Learner:
                 self._compile()
                 while not self._context.should_stop and not self._done():
                     self.step()
-        except (lpml.ProgramStopped, StopIteration):
+                self._complete()
+        except lpml.ProgramStopped:
             pass
         finally:
             self._finish()
@@ -351,7 +359,7 @@ class Learner:
         now = self._clock.time()
         metrics = {name: float(value) for name, value in step.update.metrics.items()}
         self._check(step.bad)
-        rate = (self._version - self._logged_version) / (now - self._logged)
+        rate = (self._version - self._logged_version) / max(now - self._logged, 1e-9)
         self._logged, self._logged_version = now, self._version
         metrics |= {"updates_per_second": rate, **self._shares()}
         self._context.log(metrics, step=step.last)
@@ -380,15 +388,28 @@ class Learner:
             np.int32(0),
         )
 
+    def _complete(self) -> None:
+        """Sees to it that what was sent has arrived, unless the program is stopping."""
+        if self._context.should_stop:
+            return
+        if self._under_way is not None and not self._synchronous:
+            self._settle(self._under_way)
+        while self._priorities:
+            self._priorities.popleft().result()
+        self._count.flush()
+
     def _finish(self) -> None:
         """No more updates will be made."""
         with self._changed:
             self._final = True
             self._changed.notify_all()
+        if self._samples is not None:
+            self._samples.close()
+        self._check(self._bad)
+        if self._under_way is not None:
+            self._log(self._under_way)
         if self._at_end is not None:
-            params = jax.device_get(self._copy(self._state))
-            self._check(self._bad)
-            self._at_end(params)
+            self._at_end(jax.device_get(self._copy(self._state)))
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

@@ -72,7 +72,8 @@ def many_updates(
 def strong(state: LearnerState) -> LearnerState:
     """The same values, none of a weak type, so that every call has arguments of the same types."""
 
-    def cast(leaf: jax.Array) -> jax.Array:
+    def cast(leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf) if isinstance(leaf, int | float) else leaf
         return leaf if _is_key(leaf) else jnp.asarray(leaf, leaf.dtype)
 
     return jax.tree.map(cast, state)
