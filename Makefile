@@ -49,11 +49,12 @@ bench: .venv/.has-dev
 	$(python) -m benchmarks.rpc $(ARGS)
 	$(python) -m benchmarks.launch $(ARGS)
 	$(python) -m benchmarks.ps $(ARGS)
+	$(python) -m benchmarks.replay $(ARGS)
 
-bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers
+bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers .venv-reverb/.has-peers
 
 clean:
-	rm -rf .venv .venv-launchpad .venv-peers build dist *.egg-info
+	rm -rf .venv .venv-launchpad .venv-peers .venv-reverb build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Stamps: each is newer than what it was made from. One environment grows by the second.
@@ -77,12 +78,12 @@ clean:
 	@$(python) $(pip) -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
 
-.venv-launchpad/.has-peers: benchmarks/peers/launchpad.txt
+.venv-launchpad/.has-peers .venv-reverb/.has-peers: .venv-%/.has-peers: benchmarks/peers/%.txt
 	@$(PYTHON310) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null || { \
 	  echo "dm-launchpad has no wheels after Python 3.10 and '$(PYTHON310)' is not one." \
 	    "Install one and say which: make bench-peers PYTHON310=/path/to/python3.10" >&2; exit 1; }
-	$(PYTHON310) -m venv .venv-launchpad
-	.venv-launchpad/bin/python $(pip) -r benchmarks/peers/launchpad.txt
+	$(PYTHON310) -m venv .venv-$*
+	.venv-$*/bin/python $(pip) -r benchmarks/peers/$*.txt
 	@touch $@
 
 .venv-peers/.has-peers: benchmarks/peers/peers.txt | .venv/bin/python

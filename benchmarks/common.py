@@ -26,6 +26,7 @@ PYTHONS = {
     "grpc": ROOT / ".venv-peers" / "bin" / "python",
     "zmq": ROOT / ".venv-peers" / "bin" / "python",
     "ray": ROOT / ".venv-peers" / "bin" / "python",
+    "reverb": ROOT / ".venv-reverb" / "bin" / "python",
 }
 SCRIPTS = {"courier": "launchpad_peer.py"}  # the others are NAME_peer.py
 

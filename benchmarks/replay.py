@@ -1,46 +1,56 @@
-"""Replay: items a second, against the obvious deque of steps and against copying the same bytes.
+"""Replay: items a second, side by side with dm-reverb, with a deque and with copying the bytes.
 
-    python -m benchmarks.replay [--repeats 5] [--only cartpole] [--json]
+    python -m benchmarks.replay [--repeats 5] [--only cartpole] [--peers reverb] [--json]
 
-In one process and, with lpml's server in another, over its transport. Every repetition measures
-lpml and its peers in turn. A batch is 256 items; an item is one transition.
+A batch is 256 items, an item is one step. The server is in another process ("process") or in the
+one that measures ("here"). Each repetition measures lpml and its peers in turn, and a line is
+printed when its repetitions are done. `--only` picks lines whose name has all its words.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 import lpml
-from benchmarks.common import Measure, arguments, report
+from benchmarks.common import Measure, Peer, arguments, installed, report, row
 from lpml.nodes.replay import (
     AbstractSampler,
+    Adder,
+    CutTransitions,
+    Prefetcher,
     Prioritised,
     Replay,
     Step,
     Steps,
     TableConfig,
+    Transitions,
     Uniform,
 )
 
 BATCH = 256
-SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
-    "cartpole": ((4,), np.float32),
-    "84x84x4": ((84, 84, 4), np.uint8),
+KINDS: dict[str, tuple[tuple[int, ...], type, int]] = {  # shape, dtype and items in the table
+    "cartpole": ((4,), np.float32, 100_000),
+    "84x84x4": ((84, 84, 4), np.uint8, 4_000),
 }
 SAMPLERS: dict[str, AbstractSampler] = {"uniform": Uniform(), "prioritised": Prioritised()}
+TARGETS = {"process": {"insert": 10.0, "sample": 20.0, "dataset": 20.0}, "here": {}}
+TARGETS["here"] = dict.fromkeys(TARGETS["process"], 100.0)
+WORDS = {"insert": "insert", "sample": "sample, one call after another", "dataset": "sample ahead"}
 
 
-def batch(shape: tuple[int, ...], dtype: type) -> Step:
+def batch(kind: str) -> Step:
     """256 steps."""
-    rng = np.random.default_rng(0)
+    shape, dtype, _ = KINDS[kind]
     return Step(
-        observation=rng.integers(0, 255, (BATCH, *shape)).astype(dtype),
+        observation=np.random.default_rng(0).integers(0, 255, (BATCH, *shape)).astype(dtype),
         action=np.zeros(BATCH, np.int32),
         reward=np.ones(BATCH, np.float32),
         discount=np.ones(BATCH, np.float32),
@@ -52,17 +62,15 @@ def config(steps: Step, size: int, sampler: AbstractSampler) -> TableConfig:
     return TableConfig("t", step, size, Steps(), sampler)
 
 
-def seconds(function: Callable[[], Any], at_least: float = 0.2) -> float:
-    """Seconds of one call, the best of several stretches."""
+def seconds(function: Callable[[], Any], at_least: float) -> float:
+    """Seconds of one call, the mean over a stretch of time."""
     function()
-    best, spent = float("inf"), 0.0
-    while spent < at_least:
-        start = time.perf_counter()
-        for _ in range(20):
+    calls, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < at_least:
+        for _ in range(10):
             function()
-        took = time.perf_counter() - start
-        best, spent = min(best, took / 20), spent + took
-    return best
+        calls += 10
+    return spent / calls
 
 
 class Naive:
@@ -79,85 +87,148 @@ class Naive:
         return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
 
-def items(name: str, size: int, repeats: int) -> list[Measure]:
-    """Insert and sample by lpml, a deque and memcpy, in one process and out of another."""
-    steps = batch(*SHAPES[name])
-    measures = []
-    for kind, sampler in SAMPLERS.items():
-        table = config(steps, size, sampler)
-        replay, naive = Replay([table]), Naive(size)
-        for _ in range(size // BATCH + 1):
-            replay.add("t", steps)
-            naive.add(steps)
-        with lpml.launch(served(table), "local_mp", terminal=False) as run:
-            client = run.client("replay/0")
-            for _ in range(size // BATCH + 1):
-                client.add("t", steps)
-            peers: dict[str, dict[str, Callable[[], Any]]] = {
-                "insert": {
-                    "lpml": lambda: replay.add("t", steps),  # noqa: B023
-                    "process": lambda: client.add("t", steps),  # noqa: B023
-                    "deque": lambda: naive.add(steps),  # noqa: B023
-                    "memcpy": lambda: [column.copy() for column in steps[:4]],
-                },
-                "sample": {
-                    "lpml": lambda: replay.sample("t", BATCH),  # noqa: B023
-                    "process": lambda: client.sample("t", BATCH),  # noqa: B023
-                    "deque": naive.sample,
-                    "memcpy": lambda: [column.copy() for column in steps[:4]],
-                },
-            }
-            for what, functions in peers.items():
-                measure = Measure(f"{name} {kind} {what}", "/s", False, against="deque")
-                for _ in range(repeats):
-                    for peer, function in functions.items():
-                        measure.add(peer, BATCH / seconds(function))
-                measures.append(measure)
-    return measures
-
-
-def served(table: TableConfig) -> lpml.Program:
+@contextlib.contextmanager
+def replay_at(where: str, table: TableConfig) -> Iterator[Any]:
+    """A replay in this process, or a client of one in another."""
+    if where == "here":
+        yield Replay([table])
+        return
     program = lpml.Program("replay")
     program.add_node(lpml.Node(Replay, [table]))
-    return program
+    with lpml.launch(program, "local_mp", terminal=False) as run:
+        yield run.client("replay/0")
 
 
-def scaling(repeats: int) -> list[Measure]:
+def items(flags: Any, kind: str, sampler: str, where: str, peer: Peer | None) -> list[Measure]:
+    """Insert and sample: items a second."""
+    steps, size = batch(kind), KINDS[kind][2]
+    naive = Naive(size)
+    for _ in range(size // BATCH + 1):
+        naive.add(steps)
+    copy = lambda: [column.copy() for column in steps[:4]]  # noqa: E731
+    measures = {
+        what: Measure(
+            f"{where} {kind} {sampler} {words}", "/s", False, TARGETS[where][what], "reverb"
+        )
+        for what, words in WORDS.items()
+    }
+    for _ in range(flags.repeats):
+        with replay_at(where, config(steps, size, SAMPLERS[sampler])) as replay:
+            for _ in range(size // BATCH + 1):
+                replay.add("t", steps)
+            ours: dict[str, Callable[[], Any]] = {
+                "insert": lambda: replay.add("t", steps),
+                "sample": lambda: replay.sample("t", BATCH),
+            }
+            with Prefetcher(replay, "t", BATCH) as batches:
+                ours["dataset"] = lambda: next(batches)
+                found = {
+                    what: BATCH / seconds(function, flags.seconds)
+                    for what, function in ours.items()
+                }
+        theirs = None
+        if peer is not None:
+            theirs = peer.ask(
+                kind=kind, sampler=sampler, size=size, where=where, seconds=flags.seconds
+            )
+        for what, measure in measures.items():
+            measure.add("lpml", found[what])
+            if theirs is not None:
+                measure.add("reverb", theirs[what])
+            measure.add("memcpy", BATCH / seconds(copy, 0.1))
+            if where == "here":
+                function = (lambda: naive.add(steps)) if what == "insert" else naive.sample
+                measure.add("deque", BATCH / seconds(function, 0.1))
+    return list(measures.values())
+
+
+def scaling(flags: Any) -> list[Measure]:
     """Prioritised sampling and priority updates at a million items against ten thousand."""
-    steps = batch(*SHAPES["cartpole"])
+    steps = batch("cartpole")
     replays, keys = {}, {}
-    for peer, size in (("lpml", 1_000_000), ("10k items", 10_000)):
-        replays[peer] = replay = Replay([config(steps, size, Prioritised())])
+    for name, size in (("lpml", 1_000_000), ("10k items", 10_000)):
+        replays[name] = replay = Replay([config(steps, size, Prioritised())])
         rng = np.random.default_rng(0)
         for _ in range(size // BATCH + 1):
             replay.add("t", steps, rng.random(BATCH))
-        keys[peer] = [replay.sample("t", BATCH).info.keys for _ in range(200)]
-    measures = []
+        keys[name] = [replay.sample("t", BATCH).info.keys for _ in range(200)]
     priorities = np.random.default_rng(1).random(BATCH)
-    for what in ("prioritised sample", "priority update"):
-        measure = Measure(f"{what}, 1 M items", "s", True, 1.5, "10k items")
-        for _ in range(repeats):
-            for peer, replay in replays.items():
-                turn = iter(keys[peer] * 1000)
-                if what == "prioritised sample":
-                    found = seconds(lambda: replay.sample("t", BATCH))  # noqa: B023
+    measures = []
+    for what in ("sample", "priority update"):
+        measure = Measure(f"a million items, prioritised {what}", "s", True, 1.5, "10k items")
+        for _ in range(flags.repeats):
+            for name, replay in replays.items():
+                turn = iter(keys[name] * 10_000)
+                if what == "sample":
+                    found = seconds(lambda: replay.sample("t", BATCH), 0.3)  # noqa: B023
                 else:
                     found = seconds(
-                        lambda: replay.update_priorities("t", next(turn), priorities)  # noqa: B023
+                        lambda: replay.update_priorities("t", next(turn), priorities),  # noqa: B023
+                        0.3,
                     )
-                measure.add(peer, found)
+                measure.add(name, found)
         measures.append(measure)
     return measures
 
 
+def vector_steps(flags: Any, num_envs: int, where: str) -> list[Measure]:
+    """What an actor pays for a vector step of CartPole, flushes included; of 200 one ends."""
+    observation = np.zeros((num_envs, 4), np.float32)
+    numbers = np.ones(num_envs, np.float32)
+    step = Step(observation[0], np.int32(0), np.float32(0), np.float32(0))
+    never, ends = np.zeros(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
+    ends[-1] = True
+    measure = Measure(f"{where} adder, a vector step of {num_envs}", "s")
+    for _ in range(flags.repeats):
+        with replay_at(where, TableConfig("t", step, 100_000, Transitions())) as replay:
+            adder = Adder(replay, {"t": CutTransitions()}, num_envs=num_envs)
+            adder.first(observation)
+            count, actions = 0, np.zeros(num_envs, np.int32)
+
+            def one() -> None:
+                nonlocal count
+                count += 1
+                last = never if count % max(1, 200 // num_envs) else ends
+                adder.add(actions, numbers, numbers, observation, last=last)  # noqa: B023
+                if last is ends:
+                    adder.first(observation, envs=ends)  # noqa: B023
+
+            measure.add("lpml", seconds(one, flags.seconds))
+            adder.close()
+    return [measure]
+
+
 def main() -> None:
-    flags = arguments(__doc__, repeats=5).parse_args()
+    parser = arguments(__doc__, repeats=5)
+    parser.add_argument("--peers", default="reverb", help="'' measures lpml alone")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    flags = parser.parse_args()
+    parts: dict[str, Callable[[], list[Measure]]] = {}
+    peer = Peer("reverb") if installed([name for name in flags.peers.split(",") if name]) else None
+    for where in TARGETS:
+        for kind in KINDS:
+            for sampler in SAMPLERS:
+                parts[f"{where} {kind} {sampler} insert sample"] = (
+                    lambda kind=kind, sampler=sampler, where=where: items(
+                        flags, kind, sampler, where, peer
+                    )
+                )
+        for num_envs in (1, 8, 32):
+            parts[f"{where} adder {num_envs}"] = lambda num_envs=num_envs, where=where: (
+                vector_steps(flags, num_envs, where)
+            )
+    parts["a million items scaling"] = lambda: scaling(flags)
     measures = []
-    for name, size in (("cartpole", 100_000), ("84x84x4", 4_000)):
-        if flags.only in name:
-            measures += items(name, size, flags.repeats)
-    if flags.only in "scaling":
-        measures += scaling(flags.repeats)
+    try:
+        for name, part in parts.items():
+            if all(word in name for word in flags.only.split()):
+                for measure in part():
+                    measures.append(measure)
+                    cells = row(measure, ["lpml", *(p for p in measure.values if p != "lpml")])
+                    print(" | ".join([*cells, *measure.values]), file=sys.stderr, flush=True)
+    finally:
+        if peer is not None:
+            peer.close()
     report("replay, batches of 256", measures, flags.json)
 
 
