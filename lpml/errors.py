@@ -95,6 +95,11 @@ class CallError(Error):
 class NodeUnavailable(CallError):
     """Nothing answers at the node's address, or the node died before it replied."""
 
+    pending: bool = False
+    """The node died while the call was under way: it may have been carried out or not."""
+    deadline: float | None = None
+    """Until when the call might have waited, if it was under way."""
+
 
 class CallTimeout(CallError, TimeoutError):
     """The deadline of a call passed before its reply."""

@@ -24,11 +24,20 @@ from lpml.wire.inlet import PATIENCE, Inlet, check_caller
 from lpml.wire.lead import Lead, closed_latch
 from lpml.wire.outlet import Late, Outlet
 from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
+from lpml.wire.retrying import send_again
 from lpml.wire.segments import Receiver, Sender
 
 Arguments: TypeAlias = "bytes | Encoded | Published"
 Arrived: TypeAlias = "tuple[int, Payload | Content]"
 """kind, and the payload with what it refers to"""
+
+
+class Unsent(Exception):
+    """The connection broke before the whole of a call was sent, so nobody has executed it."""
+
+    def __init__(self, reason: str, deadline: float | None) -> None:
+        super().__init__(reason)
+        self.deadline = deadline
 
 
 @final
@@ -72,10 +81,10 @@ class Channel:
         timeout: float | None,
         method: Any,
     ) -> Future[Any]:
-        """Sends a call and returns its future.
+        """Sends a call and returns its future. One that is idempotent outlives this connection.
 
         Raises:
-          NodeUnavailable: the connection is broken.
+          Unsent: the connection is broken.
         """
         call = next(self._ids) & 0xFFFFFFFF
         if timeout is None:
@@ -85,8 +94,10 @@ class Channel:
             future = Future(self, method, call, monotonic() + timeout)
             seconds = timeout
         packed = pack((CALL, flags, len(name), call, seconds), name, encoded, self._sender)
+        if method.idempotent:
+            future.again = flags, encoded
         self._futures[call] = future
-        if not self._send(packed, future.deadline):
+        if not self._send(packed, future.deadline, call):
             if isinstance(packed, Packed):
                 self._sender.lose(packed.segment)
             self.expire(future)
@@ -108,7 +119,7 @@ class Channel:
         self._futures[call] = future
         try:
             end = future.deadline
-            if not self._send(message, end):
+            if not self._send(message, end, call):
                 self.expire(future)
             reply: bool | bytes = False
             self._courtesy.give()
@@ -172,6 +183,10 @@ class Channel:
             if self.lead.take(False):
                 self._read_until(future, end)
             while future.pending and not self._late(end):
+                if future.source is not self:  # it was sent again, over another connection
+                    return future.source.wait(
+                        future, None if timeout is None or end is None else end - monotonic()
+                    )
                 self._follow(future, end)
         except CallCancelled:
             future.cancel()
@@ -216,7 +231,7 @@ class Channel:
 
     def close(self, reason: str) -> None:
         """Closes the connection; pending calls fail with `reason`."""
-        self._break(reason)
+        self._break(reason, again=False)
 
     def __del__(self) -> None:
         self._socket.close()
@@ -315,17 +330,23 @@ class Channel:
             if future.called_back:
                 self._attendant.call_back(future)
 
-    def _send(self, message: bytes | Packed, end: float | None) -> bool:
+    def _send(self, message: bytes | Packed, end: float | None, call: int = 0) -> bool:
         """Sends a message; `False` if nothing of it could be sent until `end`.
 
         If the connection is broken or breaks, whatever is pending fails.
+
+        Raises:
+          Unsent: it is, and the message is the call of this number.
         """
         try:
             if self.broken:
                 raise OSError(self.broken)
             self._outlet.send(message, end, self._make_room)
         except OSError as error:
+            ours = self._futures.pop(call, None)
             self._break(f"{self.node} is gone ({error.strerror or error})")
+            if ours is not None:
+                raise Unsent(self.broken, ours.deadline) from None
         except Late:
             return False
         finally:
@@ -351,20 +372,26 @@ class Channel:
         if self.broken:
             raise OSError(self.broken)
 
-    def _break(self, reason: str) -> None:
-        """No more calls: fails all that are pending, at once."""
+    def _break(self, reason: str, again: bool = True) -> None:
+        """No more calls: all that are pending fail at once, or are sent again if they may be."""
         self.broken = self.broken or reason
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        lost: list[Future[Any]] = []
         while self._futures:
             try:
                 _, future = self._futures.popitem()
             except KeyError:
                 break
-            future.fail(future.method.gone(self.broken))
+            if again and future.again is not None:
+                lost.append(future)
+                continue
+            future.fail(future.method.gone(self.broken, future.deadline, pending=again))
             if future.called_back:
                 self._attendant.call_back(future)
         self._inboxes.clear()
+        if lost:
+            send_again(lost, self.broken)
 
     def forget(self) -> None:
         """After a fork: the connection is the parent's."""

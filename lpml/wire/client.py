@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from time import monotonic
 from typing import Any, final
 
 from lpml.clock import call_timeout, current_call
@@ -16,13 +17,15 @@ from lpml.errors import (
 )
 from lpml.service import Interface, MethodSpec
 from lpml.wire import frames
-from lpml.wire.channel import Arguments
+from lpml.wire.channel import Arguments, Unsent
 from lpml.wire.codec import Encoded, culprit, encode_arguments
 from lpml.wire.futures import Future
 from lpml.wire.links import Peer, link_to
 from lpml.wire.segments import LARGE
 from lpml.wire.sockets import Address
 from lpml.wire.streams import RemoteItems, Stream
+
+_RECONNECTS = 5  # times that a connection may break before a call is sent
 
 
 def connect(
@@ -117,13 +120,14 @@ def missing(node: str, interface: Interface, name: str) -> str:
 class RemoteMethod(Method):
     """A method of a client, bound."""
 
-    __slots__ = ("_peer", "_spec", "_wire_name", "name")
+    __slots__ = ("_peer", "_spec", "_wire_name", "idempotent", "name")
 
     def __init__(self, peer: Peer, name: str, spec: MethodSpec) -> None:
         self._peer = peer
         self._spec = spec
         self._wire_name = name.encode()
         self.name = name
+        self.idempotent = spec.idempotent
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._spec.stream:
@@ -136,26 +140,57 @@ class RemoteMethod(Method):
             arguments = encode_arguments(args, kwargs)
         except Exception as error:
             raise self._unsendable(args, kwargs, error) from error
-        if type(arguments) is bytes and not kwargs and len(arguments) < LARGE:
-            return channel.call(self._wire_name, arguments, call_timeout(), self)
         flags = frames.KEYWORDS if kwargs else 0
-        return channel.start(self._wire_name, flags, arguments, call_timeout(), self).result()
+        try:
+            if type(arguments) is bytes and not kwargs and len(arguments) < LARGE:
+                return channel.call(self._wire_name, arguments, call_timeout(), self)
+            return channel.start(self._wire_name, flags, arguments, call_timeout(), self).result()
+        except Unsent as error:
+            return self.send_again(flags, arguments, error.deadline).result()
+        except NodeUnavailable as error:
+            if not (self.idempotent and error.pending):
+                raise
+            try:
+                again = self.send_again(flags, arguments, error.deadline)
+            except NodeUnavailable:  # for good; how it went says more
+                raise error from None
+            return again.result()
 
     def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
-        channel = self._peer.link.channel(self._peer)
         flags = frames.KEYWORDS if kwargs else 0
-        return channel.start(
-            self._wire_name, flags, self.encode(args, kwargs), call_timeout(), self
-        )
+        return self._start(flags, self.encode(args, kwargs))
 
     def send(self, arguments: Arguments, keywords: bool) -> Future[Any]:
         """Starts a call with arguments that are prepared; its future fails if the node is gone."""
-        flags = frames.KEYWORDS if keywords else 0
         try:
-            channel = self._peer.link.channel(self._peer)
-            return channel.start(self._wire_name, flags, arguments, call_timeout(), self)
+            return self._start(frames.KEYWORDS if keywords else 0, arguments)
         except NodeUnavailable as error:
             return Future.failed(self, error)
+
+    def _start(self, flags: int, arguments: Arguments) -> Future[Any]:
+        channel = self._peer.link.channel(self._peer)
+        try:
+            return channel.start(self._wire_name, flags, arguments, call_timeout(), self)
+        except Unsent as error:
+            return self.send_again(flags, arguments, error.deadline)
+
+    def send_again(self, flags: int, arguments: Arguments, deadline: float | None) -> Future[Any]:
+        """Starts a call over a new connection, with what is left of its time.
+
+        Where the node is being restarted, the connection waits for it, and the call with it.
+
+        Raises:
+          NodeUnavailable: nobody listens: the node has ended for good.
+        """
+        reason = ""
+        for _ in range(_RECONNECTS):
+            channel = self._peer.link.channel(self._peer)
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            try:
+                return channel.start(self._wire_name, flags, arguments, left, self)
+            except Unsent as error:
+                reason = str(error)
+        raise self.gone(reason)
 
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Stream[Any]:
         channel = self._peer.link.channel(self._peer)
@@ -197,9 +232,13 @@ class RemoteMethod(Method):
         """The method raised."""
         return remote(self._peer.caller_name(), str(self), cause, traceback, self._peer.log_line())
 
-    def gone(self, reason: str) -> NodeUnavailable:
+    def gone(
+        self, reason: str, deadline: float | None = None, *, pending: bool = False
+    ) -> NodeUnavailable:
         """The node is not there."""
-        return NodeUnavailable(f"{self._words()}: {reason}" + self._peer.log_line())
+        error = NodeUnavailable(f"{self._words()}: {reason}" + self._peer.log_line())
+        error.pending, error.deadline = pending, deadline
+        return error
 
     def late(self) -> CallTimeout:
         """The deadline passed."""

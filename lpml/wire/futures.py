@@ -56,6 +56,7 @@ class Future(Generic[R]):
         "_source",
         "_state",
         "_value",
+        "again",
         "call",
         "deadline",
         "method",
@@ -70,6 +71,7 @@ class Future(Generic[R]):
         self._callbacks: list[Callable[[Future[R]], object]] | None = None
         self._latches: list[Any] | None = None
         self.method = method
+        self.again: Any = None  # what is sent once more if the node goes away
         self.call = call
         self.deadline = deadline
 
@@ -196,6 +198,15 @@ class Future(Generic[R]):
             for latch in latches:
                 release(latch)
         return True
+
+    @property
+    def source(self) -> Source:
+        """What it waits for."""
+        return self._source
+
+    def move(self, source: Source) -> None:
+        """It waits for something else from now on."""
+        self._source = source
 
     @property
     def pending(self) -> bool:

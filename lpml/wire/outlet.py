@@ -44,7 +44,7 @@ class Outlet:
 
         Raises:
           Late: nothing of it could be sent until `end`.
-          OSError: the connection is gone.
+          OSError: the connection is gone, and the message was not sent, or not the whole of it.
         """
         with self._lock:
             if self._later or self._unsent:
@@ -61,6 +61,8 @@ class Outlet:
         while self._later and self._lock.acquire(False):  # came meanwhile, and found it taken
             try:
                 self._send_later(make_room)
+            except OSError:  # the message itself was sent; whoever reads sees the end
+                return
             finally:
                 self._lock.release()
 
