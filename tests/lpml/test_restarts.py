@@ -1,0 +1,276 @@
+"""Restarts, on every launcher: policies, attempts, what callers and people see of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lpml
+from lpml.launchers import NodeStatus, Run
+from tests.tables import LAUNCHERS
+
+Launch = Callable[..., Run]
+
+
+@pytest.fixture(params=LAUNCHERS)
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
+    """Launches a program on the launcher of the row; the run folder is kept for the test."""
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Launch:
+    """Launches a program on processes."""
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    return lambda program, **changes: lpml.launch(program, "local_mp", **{**options, **changes})
+
+
+def program_of(*nodes: lpml.Node[..., Any], restart: lpml.Restart) -> lpml.Program:
+    """Every node in a group `node`."""
+    program = lpml.Program("restarts")
+    with program.group("node", restart=restart):
+        for node in nodes:
+            program.add_node(node, label="node")
+    return program
+
+
+def quickly(times: int | None = 3) -> lpml.Restart:
+    return lpml.Restart.on_failure(times, backoff=0.02)
+
+
+def node_of(run: Run, name: str = "node/0") -> NodeStatus:
+    return next(node for node in run.status().nodes if node.name == name)
+
+
+def until(predicate: Callable[[], bool]) -> bool:
+    """Whether it comes true within a while."""
+    pause = threading.Event()
+    return any(predicate() or pause.wait(0.01) for _ in range(1000))
+
+
+class Stumbles:
+    """Its run fails in its first attempts."""
+
+    def __init__(self, falls: int, where: str = "run") -> None:
+        self._falls = falls
+        if where == "constructor":
+            self.run()
+
+    def run(self) -> None:
+        attempt = lpml.context().attempt
+        print(f"attempt {attempt}")
+        if attempt < self._falls:
+            raise ValueError(f"fall {attempt}")
+
+
+@pytest.mark.parametrize("where", ["constructor", "run"])
+def test_a_node_that_fails_is_started_again_and_its_log_goes_on(start: Launch, where: str) -> None:
+    run = start(program_of(lpml.Node(Stumbles, 2, where), restart=quickly()))
+    assert run.wait(30.0).state == "finished"
+    assert (node_of(run).state, node_of(run).restarts) == ("finished", 2)
+    lines = run.folder.log_file("node/0").read_text().splitlines()
+    assert [line for line in lines if line.startswith("attempt")][:3] == [
+        f"attempt {attempt}" for attempt in range(3)
+    ]
+    assert any("ValueError: fall 0; restart 1 of 3 in 0.02 s" in line for line in lines)
+
+
+def test_a_failure_beyond_the_budget_ends_the_run_and_is_the_one_shown(start: Launch) -> None:
+    run = start(program_of(lpml.Node(Stumbles, 9), restart=quickly(2)))
+    with pytest.raises(lpml.NodeError, match="it was restarted 2 times") as caught:
+        run.wait(30.0)
+    assert "ValueError: fall 2" in caught.value.reason
+    assert node_of(run).restarts == 2
+
+
+class Returns:
+    """Returns from its run at once, and ends the program in its third attempt."""
+
+    def run(self) -> None:
+        if lpml.context().attempt == 2:
+            lpml.context().stop_program("enough")
+            lpml.context().wait(60.0)
+
+
+def test_a_policy_of_always_starts_a_node_again_that_has_returned(start: Launch) -> None:
+    program = program_of(lpml.Node(Returns), restart=lpml.Restart.always(backoff=0.02))
+    outcome = start(program).wait(30.0)
+    assert (outcome.state, outcome.reason) == ("finished", "enough")
+
+
+class Server:
+    """Tells its attempt; its run fails when it is told to."""
+
+    def __init__(self) -> None:
+        self._attempt = lpml.context().attempt
+        self._changed = lpml.context().clock.condition()
+        self._failing = False
+
+    @lpml.concurrent
+    def attempt(self) -> int:
+        return self._attempt
+
+    @lpml.concurrent
+    def fail(self) -> None:
+        with self._changed:
+            self._failing = True
+            self._changed.notify_all()
+
+    @lpml.concurrent
+    @lpml.idempotent
+    def wait_for_attempt(self, number: int) -> int:
+        with self._changed:
+            self._changed.wait_for(lambda: self._attempt >= number)
+        return self._attempt
+
+    @lpml.concurrent
+    def wait_for_ever(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: False)
+
+    def run(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._failing)
+        raise ValueError("told to")
+
+
+def test_an_idempotent_call_rides_through_a_restart_and_another_does_not(start: Launch) -> None:
+    with start(program_of(lpml.Node(Server), restart=quickly())) as run:
+        server = run.client("node/0")
+        assert server.attempt() == 0
+        with lpml.deadline(20.0):
+            riding = lpml.future(server.wait_for_attempt, 1)
+            failing = lpml.future(server.wait_for_ever)
+        server.fail()
+        with lpml.deadline(20.0):
+            assert server.wait_for_attempt(1) == 1
+        assert riding.result(20.0) == 1
+        assert isinstance(failing.exception(20.0), lpml.NodeUnavailable)
+        assert server.attempt() == 1
+
+
+def test_a_call_made_between_two_attempts_waits_for_the_next(start: Launch) -> None:
+    policy = lpml.Restart.on_failure(1, backoff=0.3)
+    with start(program_of(lpml.Node(Server), restart=policy)) as run:
+        server = run.client("node/0")
+        server.fail()
+        assert until(lambda: node_of(run).state == "restarting")
+        assert server.attempt() == 1  # it is not idempotent, but nobody has seen it yet
+
+
+def test_a_call_that_waits_for_a_restart_keeps_its_deadline(start: Launch) -> None:
+    policy = lpml.Restart.on_failure(1, backoff=30.0)
+    with start(program_of(lpml.Node(Server), restart=policy)) as run:
+        server = run.client("node/0")
+        server.fail()
+        assert until(lambda: node_of(run).state == "restarting")
+        with pytest.raises(lpml.CallTimeout), lpml.deadline(0.2):
+            server.wait_for_attempt(1)
+
+
+def test_a_stop_between_two_attempts_is_a_stop_and_frees_who_waits(start: Launch) -> None:
+    policy = lpml.Restart.on_failure(1, backoff=60.0)
+    run = start(program_of(lpml.Node(Server), restart=policy))
+    server = run.client("node/0")
+    server.fail()
+    assert until(lambda: node_of(run).state == "restarting")
+    waiting = lpml.future(server.attempt)
+    outcome = run.stop("enough")
+    assert (outcome.state, outcome.reason) == ("stopped", "enough")
+    assert outcome.seconds < 10.0
+    assert isinstance(waiting.exception(10.0), lpml.NodeUnavailable)
+
+
+class Asks:
+    """Calls a server in its run until that is in its second attempt."""
+
+    def __init__(self, server: Server) -> None:
+        self._wait = server.wait_for_attempt  # a bound method is kept over the restart
+
+    def run(self) -> None:
+        assert self._wait(1) == 1
+
+
+def test_other_nodes_find_a_restarted_node_where_it_was(start: Launch) -> None:
+    program = lpml.Program("callers")
+    server = program.add_node(lpml.Node(Mortal), label="server")
+    for _ in range(3):
+        program.add_node(lpml.Node(Asks, server), label="asks")
+    run = start(program)
+    run.client("server/0").fail()
+    run.client("server/0").wait_for_attempt(1)
+    assert until(lambda: all(node_of(run, f"asks/{i}").state == "finished" for i in range(3)))
+    run.stop()
+
+
+class Mortal(Server):
+    """As a role says it, in its class."""
+
+    lpml_restart = lpml.Restart.on_failure(5, backoff=0.01)
+
+
+class Child:
+    """One of two nodes in a process."""
+
+    def __init__(self, fails: bool) -> None:
+        self._fails = fails
+        self._attempt = lpml.context().attempt
+
+    def attempt(self) -> int:
+        return self._attempt
+
+    def run(self) -> None:
+        if self._fails and self._attempt == 0:
+            raise ValueError("first")
+        lpml.context().wait(60.0)
+
+
+def test_nodes_of_one_process_are_restarted_together(processes: Launch) -> None:
+    program = lpml.Program("together")
+    with program.group("pair", colocate=True, restart=quickly()):
+        program.add_node(lpml.Node(Child, True), label="first")
+        program.add_node(lpml.Node(Child, False), label="second")
+    with processes(program) as run:
+        assert until(lambda: node_of(run, "second/0").restarts == 1)
+        with lpml.deadline(20.0):
+            assert run.client("first/0").attempt() == run.client("second/0").attempt() == 1
+
+
+class Killed:
+    """A process that can be told to die."""
+
+    @lpml.idempotent
+    def attempt(self) -> int:
+        return lpml.context().attempt
+
+    def die(self, number: int) -> None:
+        os.kill(os.getpid(), number)
+        lpml.context().clock.wait(60.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kills processes")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_killed_process_is_noticed_at_once_and_replaced(processes: Launch, number: int) -> None:
+    with processes(program_of(lpml.Node(Killed), restart=quickly())) as run:
+        victim = run.client("node/0")
+        assert victim.attempt() == 0
+        begin = time.monotonic()
+        with pytest.raises(lpml.NodeUnavailable):
+            victim.die(number)
+        assert time.monotonic() - begin < 2.0
+        assert victim.attempt() == 1
+        assert run.stop("enough").reason == "enough"
+
+
+def test_a_policy_with_a_negative_number_is_a_fault() -> None:
+    with pytest.raises(lpml.GraphError, match="max_restarts=-1"):
+        lpml.Restart.on_failure(-1)
