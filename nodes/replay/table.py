@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lpml.errors import UsageError
+from lpml.nodes.replay.compact import reduce_small
 from lpml.nodes.replay.limiter import AbstractLimiter, MinSize, RateLimiter
 from lpml.nodes.replay.order import InsertionOrder
 from lpml.nodes.replay.random import restore_generator, save_generator
@@ -107,6 +108,9 @@ class Sample(NamedTuple):
 
     data: Any
     info: SampleInfo
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return reduce_small(self, protocol)
 
 
 class Draw(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lpml
@@ -69,6 +69,7 @@ def play(adder: Adder, lengths: list[int], cut_off: bool = False) -> list[list[f
     return episodes
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=6),
     st.integers(1, 4),
@@ -102,6 +103,7 @@ def test_n_step_transitions_are_those_of_the_definition(
     assert statistics.steps == sum(len(episode) for episode in episodes)  # each stored once
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(2, 5), st.integers(1, 20))
 def test_overlapping_sequences_share_their_steps(
     lengths: list[int], length: int, every: int
@@ -122,6 +124,7 @@ def test_overlapping_sequences_share_their_steps(
     assert replay.statistics().steps == sum(len(episode) for episode in episodes)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), max_size=30), st.integers(1, 30))
 def test_many_environments_are_as_many_single_ones(ends: list[list[bool]], every: int) -> None:
     together = make(Transitions(2))
@@ -161,6 +164,7 @@ def test_many_environments_are_as_many_single_ones(ends: list[list[bool]], every
 ROW = Step(np.int32(0), np.int32(0), np.float32(0), np.float32(0), {"valid": np.bool_(False)})
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(*[st.booleans()] * 4), max_size=40),
     st.integers(1, 6),
@@ -377,6 +381,7 @@ def test_an_adder_of_a_remote_replay_goes_on_when_that_was_restarted() -> None:
     assert (got.next_observation["t"][:-3] - got.observation["t"][:-3] == 3).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=30), st.integers(1, 12), st.booleans())
 def test_priorities_of_items_are_made_of_those_of_their_steps(
     values: list[float], every: int, cut_off: bool
