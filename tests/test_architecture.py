@@ -43,6 +43,8 @@ OPTIONAL = {
     "launchpad": "lpml/launchers/launchpad.py",
     "courier": "lpml/launchers/launchpad.py",
     "reverb": "nodes/replay/reverb.py",
+    "gymnasium": "agents/gym.py",
+    "dm_env": "agents/dm.py",
     "matplotlib": "lpml/record/plot.py",
     "tensorboardX": "lpml/record/tensorboard.py",
 }
