@@ -16,6 +16,7 @@ from lpml.wire.batching import Batcher, Place
 from lpml.wire.codec import SIMPLE, culprit, decode, dumps, encode
 from lpml.wire.dispatch import Dispatcher
 from lpml.wire.frames import HEADER
+from lpml.wire.outgoing import here
 from lpml.wire.parcel import Packed, pack, unpack
 from lpml.wire.pool import Pool
 from lpml.wire.session import Job, Session
@@ -107,6 +108,7 @@ class Executor:
         handler = job.handler
         since = 0.0 if self._inline else monotonic()
         token = current_call.set(job.call)
+        here.sender = job.session.sender
         message: bytes | Packed
         try:
             result = handler.method(*decode(body))
@@ -121,6 +123,7 @@ class Executor:
                 self._dispatcher.serial_calls += 1
         except BaseException as error:
             message = self._failed(job, error)
+        here.sender = None
         current_call.reset(token)
         session = job.session
         session.jobs.pop(job.id, None)
@@ -174,6 +177,7 @@ class Executor:
                 return self._advance(job)
             since = monotonic()
             args, kwargs = self._arguments(job)
+            here.sender = job.session.sender
             result = handler.method(*args, **kwargs)
             handler.took(monotonic() - since)
             del args, kwargs  # so that their segment is given back with the reply
@@ -185,6 +189,7 @@ class Executor:
             job.session.jobs.pop(job.id, None)
             return self._failed(job, error), False
         finally:
+            here.sender = None
             current_call.reset(token)
 
     def _arguments(self, job: Job) -> tuple[Any, Any]:

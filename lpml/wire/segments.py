@@ -12,83 +12,16 @@ from typing import Any, final
 
 from lpml.errors import ProtocolError
 from lpml.wire import memory
+from lpml.wire.book import Book
 from lpml.wire.memory import File
 from lpml.wire.messages import PRIVATE, Table, end_of, offsets
 from lpml.wire.shared import Shared as Shared
 
 LARGE = 1 << 18
 """Bytes from which on a message goes through shared memory."""
-_KEPT = 1 << 30  # bytes of free segments that this process keeps for reuse, in all pools
-_KEPT_ALONE = 4 << 30  # size of a segment that is kept where there is no other
+_HEAD = 4096
+"""Bytes of a segment before what was reserved: room for the body of the message."""
 _MAPPED = 256  # mappings that arrays may hold at one time, per connection; others are copied
-
-
-@final
-class Book:
-    """Which segment of a pool is whose. Does no I/O; not thread-safe.
-
-    A segment is free, or lent: the receiver has it until its arrays are gone.
-    """
-
-    kept = 0  # bytes of free segments in all books of this process
-
-    def __init__(self) -> None:
-        self.capacity: dict[int, int] = {}  # {id: bytes}
-        self._free: dict[int, None] = {}  # the longest free first
-        self._last = 0
-
-    def take(self, size: int) -> tuple[int, bool]:
-        """Lends a segment of at least `size` bytes: its id, and whether it is new."""
-        fitting = [
-            (self.capacity[segment], segment)
-            for segment in self._free
-            if size <= self.capacity[segment] <= 2 * size
-        ]
-        if fitting:
-            capacity, segment = min(fitting)
-            del self._free[segment]
-            Book.kept -= capacity
-            return segment, False
-        self._last += 1
-        self.capacity[self._last] = rounded(size)
-        return self._last, True
-
-    def give_back(self, segment: int) -> list[int]:
-        """The receiver is done with a segment; the segments to be dropped for want of room.
-
-        Raises:
-          ProtocolError: it was not lent.
-        """
-        if segment not in self.capacity or segment in self._free:
-            raise ProtocolError(f"segment {segment} was given back and had not been lent")
-        self._free[segment] = None
-        Book.kept += self.capacity[segment]
-        dropped = []
-        for old in list(self._free):
-            alone = Book.kept == self.capacity[old] <= _KEPT_ALONE
-            if Book.kept <= _KEPT or alone:
-                break
-            dropped.append(old)
-            del self._free[old]
-            Book.kept -= self.capacity.pop(old)
-        return dropped
-
-    def lose(self, segment: int) -> None:
-        """A lent segment will never be given back."""
-        self.capacity.pop(segment, None)
-
-    def close(self) -> None:
-        """The connection is gone."""
-        for segment in self._free:
-            Book.kept -= self.capacity[segment]
-        self._free.clear()
-        self.capacity.clear()
-
-
-def rounded(size: int) -> int:
-    """`size` up to a multiple of an eighth of a power of two, so that sizes recur."""
-    step = max(4096, 1 << max(0, size.bit_length() - 4))
-    return -(-size // step) * step
 
 
 _booking = threading.RLock()  # `Book.kept` is of all pools; the garbage collector may close one
@@ -100,6 +33,21 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+@final
+class _Reservation:
+    """A segment of which a part was handed out, to be filled and then sent."""
+
+    __slots__ = ("address", "done", "file", "holder", "returned", "segment")
+
+    def __init__(self, segment: int, address: int, file: File | None) -> None:
+        self.segment = segment
+        self.address = address
+        self.file = file  # if the receiver does not have it yet
+        self.holder: Callable[[], object] = lambda: None  # what our arrays in it hold
+        self.returned = False  # by the receiver
+        self.done = False  # given back to the book
 
 
 @final
@@ -115,6 +63,9 @@ class Sender:
         self._book = Book()
         self._files: dict[int, File] = {}  # of segments that were used once
         self._maps: dict[int, mmap.mmap] = {}  # of segments that were used again
+        self._reserved: dict[int, _Reservation] = {}  # {address: not sent yet}
+        self._kept: dict[int, _Reservation] = {}  # {segment: sent}
+        self._gone: deque[_Reservation] = deque()  # those in which no array of ours is any more
 
     def place(self, pieces: list[memoryview]) -> tuple[Table, tuple[File, ...]]:
         """Copies pieces into a segment: its table, and the file to be sent if it is new.
@@ -123,6 +74,10 @@ class Sender:
           LaunchError: there is no memory.
         """
         lengths = [piece.nbytes for piece in pieces]
+        if self._reserved and len(pieces) == 2 and lengths[0] <= _HEAD:
+            placed = self._find_reserved(*pieces)
+            if placed is not None:
+                return placed
         where = list(zip(offsets(lengths), pieces, strict=True))
         with _booking:
             segment, new = self._book.take(end_of(lengths))
@@ -146,8 +101,86 @@ class Sender:
             raise
         return Table(1, new, segment, capacity, lengths), files
 
+    def reserve(self, size: int) -> memoryview:
+        """Memory in a segment, to be filled and then placed as the only buffer of a message.
+
+        If it never is, the segment is used again when nothing refers to the memory any more.
+
+        Raises:
+          LaunchError: there is no memory.
+        """
+        self._collect()
+        with _booking:
+            segment, new = self._book.take(_HEAD + size)
+            capacity = self._book.capacity[segment]
+        try:
+            file: File | None = None
+            if segment not in self._maps:
+                file = memory.create(capacity) if new else self._files.pop(segment)
+                if new:
+                    memory.seal(file, content=False)
+                self._maps[segment] = memory.map_shared(file, capacity)
+            import ctypes  # not needed by those who send little
+
+            holder = (ctypes.c_char * capacity).from_buffer(self._maps[segment])
+        except BaseException:
+            self.lose(segment)
+            raise
+        address = ctypes.addressof(holder) + _HEAD
+        reservation = _Reservation(segment, address, file if new else None)
+        gone = self._gone
+        reservation.holder = weakref.ref(holder, lambda _: gone.append(reservation))
+        self._reserved[address] = reservation
+        return memoryview(holder).cast("B")[_HEAD : _HEAD + size]
+
+    def _find_reserved(
+        self, body: memoryview, buffer: memoryview
+    ) -> tuple[Table, tuple[File, ...]] | None:
+        """The table of a message whose only buffer lies where it was reserved."""
+        if buffer.readonly or not buffer.nbytes:
+            return None
+        import ctypes
+
+        address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        reservation = self._reserved.pop(address, None)
+        if reservation is None:
+            return None
+        segment, file, reservation.file = reservation.segment, reservation.file, None
+        self._kept[segment] = reservation
+        self._maps[segment][: body.nbytes] = body  # what follows it there is not looked at
+        lengths = [_HEAD, buffer.nbytes]
+        table = Table(1, file is not None, segment, self._book.capacity[segment], lengths)
+        return table, () if file is None else (file,)
+
+    def _collect(self) -> None:
+        """Takes back reserved segments in which no array of ours is any more."""
+        while self._gone:
+            reservation = self._gone.popleft()
+            if self._reserved.get(reservation.address) is reservation:
+                del self._reserved[reservation.address]
+                if reservation.file is None:
+                    self._free(reservation.segment)
+                else:
+                    self.lose(reservation.segment)  # the receiver has never heard of it
+                continue
+            with _booking:
+                ours = reservation.returned and not reservation.done
+                reservation.done = reservation.done or ours
+            if ours:
+                self._free(reservation.segment)
+
     def given_back(self, segment: int) -> None:
         """The receiver released a segment."""
+        reservation = self._kept.pop(segment, None)
+        if reservation is not None:
+            with _booking:
+                reservation.returned = True
+                if reservation.holder() is not None or reservation.done:
+                    return  # whoever made the result keeps it: see `_collect`
+                reservation.done = True
+        self._free(segment)
+
+    def _free(self, segment: int) -> None:
         with _booking:
             dropped = self._book.give_back(segment)
         for old in dropped:
@@ -170,6 +203,8 @@ class Sender:
             self._book.close()
         self._files.clear()
         self._maps.clear()
+        self._reserved.clear()
+        self._kept.clear()
 
 
 @final

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 
 from lpml.errors import ProtocolError
 from lpml.wire import memory, segments
+from lpml.wire.book import Book, rounded
 from lpml.wire.codec import Encoded, encode
 from lpml.wire.frames import FOREVER, REPLY, Decoder
 from lpml.wire.messages import PRIVATE, Table
 from lpml.wire.parcel import Content, Packed, opened, pack
-from lpml.wire.segments import Book, Receiver, Sender, rounded
+from lpml.wire.segments import Receiver, Sender
 
 pytestmark = pytest.mark.skipif(not memory.supported, reason="no memfd on this system")
 
@@ -177,3 +179,52 @@ def test_messages_below_the_limit_go_inline() -> None:
     message = pack((REPLY, 0, 0, 1, FOREVER), b"", encode(np.ones(100)), sender)
     assert isinstance(message, bytes)
     assert isinstance(encode(np.ones(100)), Encoded)
+
+
+def reserve(sender: Sender, fill: int) -> Any:
+    memory = np.frombuffer(sender.reserve(1 << 20), np.uint8)
+    memory[:] = fill
+    return memory
+
+
+def test_a_result_that_was_made_in_its_segment_is_not_copied() -> None:
+    released: list[int] = []
+    sender, receiver = Sender(lambda _: None), Receiver(released.append)
+    made = reserve(sender, 7)
+    arrived = arrive(send({"made": made}, sender), receiver).value()["made"]
+    np.testing.assert_array_equal(arrived, made)
+    made[0] = 8  # the very same memory
+    assert arrived[0] == 8
+    del arrived
+    gc.collect()
+    (segment,) = released
+    sender.given_back(segment)
+    other = reserve(sender, 9)
+    assert made[0] == 8  # kept here, so its segment was not used again
+    del made
+    again = reserve(sender, 10)
+    message = send(again, sender)
+    assert isinstance(message, Packed)
+    assert message.segment == segment
+    np.testing.assert_array_equal(arrive(message, receiver).value(), again)
+    assert (other == 9).all()
+    sender.close()
+    receiver.close()
+
+
+def test_memory_that_was_reserved_in_vain_is_used_again() -> None:
+    sender, receiver = Sender(lambda _: None), Receiver(lambda _: None)
+    arrived = []
+    for fill in range(4):
+        reserve(sender, fill)
+        made = reserve(sender, 10 + fill)
+        both = arrive(send([made, np.full(1 << 20, 20 + fill, np.uint8)], sender), receiver)
+        arrived.append(both.value())  # two buffers: copied
+        del made
+    for fill, (first, second) in enumerate(arrived):
+        assert (first == 10 + fill).all()
+        assert (second == 20 + fill).all()
+    reserve(sender, 0)
+    assert len(sender._reserved) <= 1
+    sender.close()
+    receiver.close()
