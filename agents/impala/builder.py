@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import jax
@@ -41,7 +41,7 @@ class ImpalaBuilder(AbstractBuilder):
     """
 
     name: ClassVar[str] = "impala"
-    config: ImpalaConfig = field(default_factory=ImpalaConfig)
+    config: ImpalaConfig = ImpalaConfig()  # noqa: RUF009 - it is frozen
 
     @property
     def batches(self) -> Batches:

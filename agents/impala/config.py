@@ -25,7 +25,9 @@ class ImpalaConfig:
 
     discount: float = 0.99
     """Gamma, per step."""
-    entropy_cost: float = 0.01
+    reward_scale: float = 0.1
+    """Rewards are multiplied by it. Values of order 1 to 10 are learned soonest."""
+    entropy_cost: float = 0.003
     baseline_cost: float = 0.5
     lambda_: float = 1.0
     """Of V-trace: less than 1 trusts the value function more."""
@@ -34,12 +36,12 @@ class ImpalaConfig:
     clip_c: float = 1.0
     """C-bar: how far corrections reach back."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     decay_updates: int = 0
     """Updates over which the learning rate falls to 0 in a line; 0 = it stays."""
     rms_decay: float = 0.99
-    rms_epsilon: float = 1e-5
-    max_gradient_norm: float = 40.0
+    rms_epsilon: float = 1e-8
+    max_gradient_norm: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "batch_size", "queue_batches"):

@@ -73,7 +73,7 @@ def make_algorithm(config: ImpalaConfig, networks: Networks) -> Algorithm:
             return batch_loss(config, networks, params, data)
 
         gradient, metrics = jax.grad(loss, has_aux=True)(state.params)
-        metrics["gradient_norm"] = optax.global_norm(gradient)
+        metrics["gradient_norm"] = _norm(gradient)
         metrics |= policy_lag(state.updates, data)
         changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, changes)
@@ -133,7 +133,7 @@ def rollout_loss(
     ratio = jnp.where(is_step[:-1], ratio, 0.0)
     corrected = vtrace(
         heads.value,
-        steps.reward[:-1],
+        config.reward_scale * steps.reward[:-1],
         config.discount * steps.discount[:-1],
         ratio,
         lambda_=config.lambda_,
@@ -157,3 +157,8 @@ def policy_lag(updates: jax.Array, data: Sequence) -> Metrics:
     lag = jnp.where(is_step, updates - extras.updates[:, :-1], 0).astype(jnp.float32)
     count = jnp.maximum(1.0, jnp.sum(is_step.astype(jnp.float32)))
     return {"policy_lag": jnp.sum(lag) / count, "max_policy_lag": jnp.max(lag)}
+
+
+def _norm(tree: Params) -> jax.Array:
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
