@@ -7,6 +7,7 @@ from lpml.nodes.consistency import Asynchronous as Asynchronous
 from lpml.nodes.consistency import BoundedStaleness as BoundedStaleness
 from lpml.nodes.consistency import Consistency as Consistency
 from lpml.nodes.consistency import Synchronous as Synchronous
+from lpml.nodes.flat import Flat as Flat
 from lpml.nodes.parameter_server import ParameterServer as ParameterServer
 from lpml.nodes.roles import AbstractParameterServer as AbstractParameterServer
 from lpml.nodes.roles import ParameterServerStatistics as ParameterServerStatistics

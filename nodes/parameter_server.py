@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import optax
 
 import lpml
 from lpml.nodes.consistency import Asynchronous, Consistency
+from lpml.nodes.gradients import checked, compiled_update, flat_params, weighted_mean
 from lpml.nodes.membership import Membership
 from lpml.nodes.roles import (
     AbstractParameterServer,
@@ -21,7 +22,6 @@ from lpml.nodes.roles import (
     Params,
     Receipt,
     Snapshot,
-    check_structure,
 )
 
 
@@ -79,9 +79,10 @@ class ParameterServer(AbstractParameterServer):
         self._rules = mode.rules()
         self._members = Membership(self._rules, lease)
         self._max_updates = math.inf if max_updates is None else max_updates
-        self._params = jax.tree.map(jnp.asarray, params() if callable(params) else params)
-        self._opt_state = jax.jit(optimizer.init)(self._params)
-        self._update = _compiled_update(optimizer, self._params, self._opt_state)
+        self._params = flat_params(params() if callable(params) else params)
+        self._layout = self._params.layout
+        self._opt_state = jax.jit(lambda params: optimizer.init(params.tree))(self._params)
+        self._update = compiled_update(optimizer, self._params, self._opt_state)
         self._version = 0
         self._published: Snapshot | None = None
         self._held: dict[str, tuple[Params, float]] = {}  # {worker: (gradient, weight)}
@@ -102,10 +103,10 @@ class ParameterServer(AbstractParameterServer):
 
     @lpml.concurrent
     def push(self, worker: str, grads: Params, *, version: int, weight: float = 1.0) -> Receipt:
-        self._check_gradient(grads, weight)
+        tree = checked(grads, weight, self._layout)
         with self._changed:
             self._members.heard(worker, self._clock.time())
-            return self._push(worker, grads, version, weight)
+            return self._push(worker, tree, version, weight)
 
     @lpml.concurrent
     def exchange(
@@ -117,10 +118,10 @@ class ParameterServer(AbstractParameterServer):
         weight: float = 1.0,
         timeout: float | None = None,
     ) -> Snapshot:
-        self._check_gradient(grads, weight)
+        tree = checked(grads, weight, self._layout)
         with self._changed:
             self._members.heard(worker, self._clock.time())
-            self._push(worker, grads, version, weight)
+            self._push(worker, tree, version, weight)
             self._wait(worker, 0, timeout)
             return self._snapshot()
 
@@ -151,13 +152,14 @@ class ParameterServer(AbstractParameterServer):
     def save(self) -> Params:
         """Parameters, optimiser state and version, as a pytree; members are not part of it."""
         with self._changed:
-            state = {"params": self._params, "opt_state": self._opt_state}
-            return {**jax.tree.map(np.asarray, state), "version": self._version}
+            opt_state = jax.tree.map(np.asarray, self._opt_state)
+            params = self._params.to_numpy().tree
+            return {"params": params, "opt_state": opt_state, "version": self._version}
 
     def restore(self, state: Params) -> None:
         """Puts back what `save` returned. Gradients that are held are dropped."""
         with self._changed:
-            self._params = jax.tree.map(jnp.asarray, state["params"])
+            self._params = flat_params(state["params"])
             self._opt_state = jax.tree.map(jnp.asarray, state["opt_state"])
             self._version, self._published = int(state["version"]), None
             self._dropped += len(self._held)
@@ -193,7 +195,7 @@ class ParameterServer(AbstractParameterServer):
     def _settle(self) -> None:
         """Makes the update that is complete, if one is, and lets everyone look again."""
         if self._rules.complete():
-            self._apply(_weighted_mean([self._held[worker] for worker in sorted(self._held)]))
+            self._apply(weighted_mean([self._held[worker] for worker in sorted(self._held)]))
             self._held.clear()
             self._rules.close()
         self._changed.notify_all()
@@ -204,7 +206,7 @@ class ParameterServer(AbstractParameterServer):
 
     def _snapshot(self) -> Snapshot:
         if self._published is None or self._published.version != self._version:
-            shared = lpml.Shared(jax.tree.map(np.asarray, self._params))
+            shared = lpml.Shared(self._params.to_numpy())
             self._published = Snapshot(self._version, shared, self._final)
             self._snapshots += 1
         return self._published
@@ -243,53 +245,3 @@ class ParameterServer(AbstractParameterServer):
             f"had no answer in timeout={timeout} s: {cause}; allow more time, or let workers "
             "that are gone `leave`"
         )
-
-    def _check_gradient(self, grads: Params, weight: float) -> None:
-        if not 0 < weight < math.inf:
-            raise ValueError(f"push(weight={weight}): give a finite number above 0")
-        params = self._params
-        check_structure(grads, params)
-        for grad, param in zip(jax.tree.leaves(grads), jax.tree.leaves(params), strict=True):
-            if np.shape(grad) != param.shape:
-                raise ValueError(_misfit(params, grads))
-
-
-def _misfit(params: Params, grads: Params) -> str:
-    pairs = zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(grads), strict=True)
-    faults = [
-        f"{jax.tree_util.keystr(path)} has shape {np.shape(grad)} instead of {param.shape}"
-        for (path, param), grad in pairs
-        if np.shape(grad) != param.shape
-    ]
-    return f"push: the gradient does not fit the parameters: {'; '.join(faults)}"
-
-
-def _compiled_update(
-    optimizer: optax.GradientTransformation, params: Params, opt_state: Params
-) -> Callable[[Params, Params, Params], tuple[Params, Params]]:
-    """One update as a jitted function, compiled before the first worker waits for it."""
-
-    def update(params: Params, opt_state: Params, grads: Params) -> tuple[Params, Params]:
-        grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, params)
-        with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic mixes types
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state
-
-    jitted: Any = jax.jit(update)
-    jitted(params, opt_state, jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), params))
-    return jitted  # type: ignore[no-any-return]  # jax.jit forgets the signature
-
-
-def _weighted_mean(gradients: list[tuple[Params, float]]) -> Params:
-    """The mean of gradients by their weights, summed in the order given."""
-    total = sum(weight for _, weight in gradients)
-    shares = [weight / total for _, weight in gradients]
-
-    def mean(*leaves: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        result: np.ndarray[Any, Any]
-        result = np.multiply(leaves[0], np.asarray(shares[0], leaves[0].dtype))
-        for leaf, share in zip(leaves[1:], shares[1:], strict=True):
-            result += np.multiply(leaf, np.asarray(share, leaf.dtype))
-        return result
-
-    return jax.tree.map(mean, *[jax.tree.map(np.asarray, grads) for grads, _ in gradients])

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-import jax
-
 import lpml
+from lpml.nodes.flat import Flat
 
 Params: TypeAlias = Any
 """A pytree of arrays. `Any`, since type checkers cannot express "nested containers of arrays"."""
 
 
 class Readable(Protocol):
-    """What holds parameters: a `lpml.Shared`, or what looks like one."""
+    """What holds parameters, or a `Flat` of them: a `lpml.Shared`, or what looks like one."""
 
     @property
     def value(self) -> Params: ...
@@ -35,7 +34,14 @@ class Snapshot:
     @property
     def params(self) -> Params:
         """The parameters: a pytree of read-only arrays."""
-        return self.shared.value
+        value = self.shared.value
+        return value.tree if isinstance(value, Flat) else value
+
+    @property
+    def flat(self) -> Flat:
+        """The parameters as one vector for each type of number, as most servers keep them."""
+        value = self.shared.value
+        return value if isinstance(value, Flat) else Flat.of(value)
 
 
 class VariableSource(Protocol):
@@ -121,7 +127,7 @@ class AbstractParameterServer(ABC):
 
         Args:
           worker: the member that computed it.
-          grads: a pytree of the structure and shapes of the parameters.
+          grads: a pytree of the structure and shapes of the parameters, or a `Flat` of one.
           version: `Snapshot.version` of the parameters it was computed at.
           weight: the number of examples it is the mean of. The mean of a synchronous update is
             weighted by it; where gradients are applied one by one it is without effect.
@@ -149,14 +155,3 @@ class AbstractParameterServer(ABC):
     @abstractmethod
     def statistics(self) -> ParameterServerStatistics:
         """What was done so far."""
-
-
-def check_structure(grads: Params, params: Params) -> None:
-    """Raises ValueError unless `grads` is a tree of the structure of `params`."""
-    given: object = jax.tree.structure(grads)
-    expected: object = jax.tree.structure(params)
-    if given != expected:
-        raise ValueError(
-            f"push: the gradient is a tree {given}, the parameters are {expected}; "
-            "push a gradient with respect to all of them"
-        )

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 import lpml
+from lpml.nodes.flat import Flat
+from lpml.nodes.gradients import check_structure
 from lpml.nodes.roles import (
     AbstractParameterServer,
     ParameterServerStatistics,
     Params,
     Receipt,
     Snapshot,
-    check_structure,
 )
 
 R = TypeVar("R")
@@ -106,7 +107,7 @@ class ShardedParameterServer(AbstractParameterServer):
 
     def __init__(self, servers: Sequence[AbstractParameterServer], params: Params) -> None:
         self._servers = tuple(servers)
-        self._template = jax.tree.map(lambda leaf: 0, params)  # the structure, without the arrays
+        self._template = jax.tree.map(lambda leaf: 0, params)  # a structure cannot be pickled
         paths, _ = jax.tree_util.tree_flatten_with_path(params)
         self._paths = [jax.tree_util.keystr(path) for path, _ in paths]
         self._shards = [list(shard) for shard in split_params(params, len(self._servers))]
@@ -156,7 +157,9 @@ class ShardedParameterServer(AbstractParameterServer):
         self, grads: Params, version: int
     ) -> Iterator[tuple[AbstractParameterServer, Shard, int]]:
         """What goes to each server: its part of the gradient and the version it gave out."""
-        check_structure(grads, self._template)
+        if isinstance(grads, Flat):
+            grads = grads.to_numpy().tree
+        check_structure(jax.tree.structure(grads), jax.tree.structure(self._template))
         by_path = dict(zip(self._paths, jax.tree.leaves(grads), strict=True))
         ages = version.shards if isinstance(version, ShardedVersion) else None
         for index, (server, paths) in enumerate(zip(self._servers, self._shards, strict=True)):

@@ -17,6 +17,7 @@ from lpml.nodes import (
     Asynchronous,
     BoundedStaleness,
     Consistency,
+    Flat,
     ParameterServer,
     ShardedParameterServer,
     Synchronous,
@@ -98,6 +99,33 @@ def test_a_pushed_gradient_goes_through_the_optimiser() -> None:
     with jax.numpy_dtype_promotion("standard"):
         expected = reference(params)
     jax.tree.map(np.testing.assert_array_almost_equal, ps.pull().params, expected)
+
+
+def test_a_gradient_may_be_flat_and_of_another_type_of_number() -> None:
+    params = {"w": np.ones((2, 2), np.float32), "b": np.ones(3, np.float32)}
+    results = []
+    for dtype, form in ((np.float32, Flat.of), (np.float16, Flat.of), (np.float16, dict)):
+        ps = ParameterServer(params, optax.sgd(0.5))
+        gradient: Any = form(jax.tree.map(lambda leaf, d=dtype: leaf.astype(d), params))
+        results.append(ps.exchange("a", gradient, version=0))
+    for snapshot in results:
+        jax.tree.map(lambda p, s: np.testing.assert_array_equal(p, s / 2), snapshot.params, params)
+        assert snapshot.flat.vectors[0].tolist() == [0.5] * 7
+
+
+def test_an_optimiser_sees_the_tree_and_not_the_vectors() -> None:
+    params = {"w": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
+    only_w = optax.masked(optax.set_to_zero(), {"w": False, "b": True})
+    ps = ParameterServer(params, optax.chain(only_w, optax.sgd(1.0)))
+    got = ps.exchange("a", Flat.of(params), version=0).params
+    assert (got["w"].tolist(), got["b"].tolist()) == ([0, 0], [1, 1])
+
+
+def test_flat_gradients_and_trees_make_one_synchronous_update() -> None:
+    ps = server(Synchronous(2))
+    ps.push("a", grads(1), version=0)
+    ps.push("b", Flat.of(grads(3)), version=0)
+    assert value(ps) == -2
 
 
 def test_parameters_can_be_made_in_the_node() -> None:
@@ -300,6 +328,7 @@ def test_the_deadline_of_the_caller_ends_its_wait(clock: VirtualClock) -> None:
     [
         ({"v": np.zeros((2,), np.float32)}, "push a gradient with respect to all of them"),
         ({"w": np.zeros((3,), np.float32)}, r"\['w'\] has shape \(3,\) instead of \(2,\)"),
+        (Flat.of({"w": np.zeros((3,), np.float32)}), r"has shape \(3,\) instead of \(2,\)"),
     ],
 )
 def test_a_gradient_that_does_not_fit_is_refused(gradient: Any, message: str) -> None:
@@ -358,11 +387,14 @@ def sharded(mode: Consistency = Asynchronous()) -> tuple[ShardedParameterServer,
 
 
 def test_shards_seen_as_one_server_give_back_the_whole_tree() -> None:
-    ps, params = sharded()
-    snapshot = ps.exchange("a", params, version=ps.pull("a").version)
-    assert snapshot.version == 1
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(snapshot.params))
-    assert jax.tree.map(np.shape, snapshot.params) == jax.tree.map(np.shape, params)
+    for form in (dict, Flat.of):
+        ps, params = sharded()
+        gradient: Any = form(params)
+        snapshot = ps.exchange("a", gradient, version=ps.pull("a").version)
+        assert snapshot.version == 1
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(snapshot.params))
+        assert jax.tree.map(np.shape, snapshot.params) == jax.tree.map(np.shape, params)
+        assert snapshot.flat.vectors[0].shape == (22,)
 
 
 def test_each_shard_counts_its_own_versions() -> None:
