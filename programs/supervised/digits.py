@@ -21,7 +21,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import lpml
-from lpml.nodes import AbstractParameterServer, ParameterServerStatistics, Params, Snapshot
+from lpml.nodes import (
+    AbstractParameterServer,
+    Flat,
+    ParameterServerStatistics,
+    Params,
+    Snapshot,
+)
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -100,8 +106,18 @@ def _losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return losses
 
 
+def _loss_and_gradient(
+    params: Params | Flat, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, Params | Flat]:
+    """The loss, and its gradient in the form of `params`: a tree, or flat."""
+    if not isinstance(params, Flat):
+        return jax.value_and_grad(loss)(params, images, labels)
+    value, grads = jax.value_and_grad(loss)(params.tree, images, labels)
+    return value, Flat.of(grads)
+
+
 # One of each per process: nodes that share a process share what was compiled.
-loss_and_gradient = jax.jit(jax.value_and_grad(loss))
+loss_and_gradient = jax.jit(_loss_and_gradient)
 evaluate = jax.jit(loss_and_correct)
 
 
@@ -142,7 +158,7 @@ class Worker:
       server: where parameters come from and gradients go.
       shard, num_shards: which part of the training set is its own.
       batch_size: B.
-      overlap: computes the next gradient while the last one travels and is applied, on
+      overlap: sends a gradient, and has it applied, while it computes the next one, which is on
         parameters that lack it. For asynchronous servers.
       pause: seconds by which each gradient takes longer: a slow worker, to try what that does.
       seed: of the order of the examples.
@@ -162,38 +178,57 @@ class Worker:
         seed: int = 0,
     ) -> None:
         self._server = server
-        self._exchange = self._exchange_ahead if overlap else self._exchange_now
-        self._under_way: lpml.Future[Snapshot] | None = None
+        self._overlap = overlap
         self._pause = pause
         self._batches = batches(load()[0], batch_size, seed, shard, num_shards)
         # Compiled now, while the server compiles too.
         images = np.zeros((batch_size, NUM_PIXELS), np.float32)
-        loss_and_gradient(init_params(), images, np.zeros(batch_size, np.int32))
+        loss_and_gradient(Flat.of(init_params()), images, np.zeros(batch_size, np.int32))
 
     def run(self) -> None:
         """Exchanges gradients for parameters."""
         context = lpml.context()
+        exchange = _Ahead(self._server) if self._overlap else _Now(self._server)
         with lpml.deadline(None):  # where workers wait for each other, the slowest decides
             snapshot = self._server.pull(context.name)
+            batch = next(self._batches)
             for count in itertools.count(1):
                 if snapshot.final or context.wait(self._pause):
                     break
-                value, grads = loss_and_gradient(snapshot.params, *next(self._batches))
-                snapshot = self._exchange(context.name, grads, snapshot)
+                value, grads = loss_and_gradient(snapshot.flat, *batch)  # begins, and goes on
+                batch = next(self._batches)
+                snapshot = exchange(context.name, grads, snapshot)
                 if count % 10 == 0:
                     context.log({"loss": value}, step=snapshot.version)
-            if self._under_way is not None:
-                self._under_way.result()
             self._server.leave(context.name)
 
-    def _exchange_now(self, name: str, grads: Params, base: Snapshot) -> Snapshot:
+
+@final
+class _Now:
+    """Hands in each gradient and waits for the parameters that have it."""
+
+    def __init__(self, server: AbstractParameterServer) -> None:
+        self._server = server
+
+    def __call__(self, name: str, grads: Flat, base: Snapshot) -> Snapshot:
         return self._server.exchange(name, grads, version=base.version)
 
-    def _exchange_ahead(self, name: str, grads: Params, base: Snapshot) -> Snapshot:
-        """Sends `grads` and returns what the exchange before brought."""
-        before = self._under_way
-        self._under_way = lpml.future(self._server.exchange, name, grads, version=base.version)
-        return base if before is None else before.result()
+
+@final
+class _Ahead:
+    """Hands in each gradient while the next is computed, on parameters that have all before it."""
+
+    def __init__(self, server: AbstractParameterServer) -> None:
+        self._server = server
+        self._last: tuple[Flat, int] | None = None  # a gradient and the version it was taken at
+
+    def __call__(self, name: str, grads: Flat, base: Snapshot) -> Snapshot:
+        last, self._last = self._last, (grads, base.version)
+        under_way = None
+        if last is not None:
+            under_way = lpml.future(self._server.exchange, name, last[0], version=last[1])
+        jax.block_until_ready(grads)
+        return base if under_way is None else under_way.result()
 
 
 @final
