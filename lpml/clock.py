@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from typing import Protocol, final
 
@@ -127,6 +127,11 @@ class Clock(ABC):
     def stopping(self) -> bool:
         """Whether `stop` was called."""
 
+    @property
+    def waiting_threads(self) -> Collection[int]:
+        """The identities of the threads that wait on this clock, where it keeps count of them."""
+        return ()
+
     def check(self) -> None:
         """Raises what a wait would raise now: ProgramStopped, CallTimeout or CallCancelled."""
         if self.stopping:
@@ -173,7 +178,11 @@ class _RealCondition:
             left = None if end is None else end - clock.time()
             if left is not None and left <= 0:
                 return False
-            self._condition.wait(clock.remaining(left))
+            clock.waiting.add(me := threading.get_ident())
+            try:
+                self._condition.wait(clock.remaining(left))
+            finally:
+                clock.waiting.discard(me)
         return True
 
     def notify_all(self) -> None:
@@ -209,6 +218,7 @@ class RealClock(Clock):
         self._stopping = False
         self._lock = threading.Lock()
         self._conditions: weakref.WeakSet[_RealCondition] = weakref.WeakSet()
+        self.waiting: set[int] = set()  # threads, by their identity
         self._idle = self._register()
         enlist(self)
 
@@ -242,6 +252,10 @@ class RealClock(Clock):
     @property
     def stopping(self) -> bool:
         return self._stopping
+
+    @property
+    def waiting_threads(self) -> Collection[int]:
+        return self.waiting
 
     def _register(self) -> _RealCondition:
         condition = _RealCondition(self)

@@ -16,6 +16,72 @@ def _nothing(reason: str) -> None:
 
 
 @final
+class SafePoints:
+    """Where the main loop of a node may be held while a checkpoint is taken.
+
+    A loop is at a safe point when it asks `should_stop` and while it is in `wait`: there it is
+    between two things that it does. Used by lpml, not by services.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        """Whether the loop is to stay at the next one."""
+        self.loop: int | None = None
+        """The thread of the loop; `None` = it has not begun, or has ended."""
+        self._waits = False
+        self._stays = False
+        self._changed = threading.Condition()
+
+    def begin(self) -> None:
+        """The loop begins, in this thread."""
+        self.loop = threading.get_ident()
+
+    def end(self) -> None:
+        """The loop has ended."""
+        self.loop = None
+
+    def hold(self) -> None:
+        """The loop is to stay at its next safe point. Returns at once."""
+        self.wanted = True
+
+    def release(self) -> None:
+        """The loop may go on."""
+        with self._changed:
+            self.wanted = False
+            self._changed.notify_all()
+
+    @property
+    def held(self) -> bool:
+        """Whether the loop is at a safe point and will not leave it before `release`."""
+        return self.wanted and (self.loop is None or self._waits or self._stays)
+
+    def stay(self) -> None:
+        """Called at a safe point, where `wanted`; by any thread, of which only the loop's stays."""
+        if threading.get_ident() != self.loop:
+            return
+        with self._changed:
+            self._stays = True
+            try:
+                while self.wanted:
+                    self._changed.wait()
+            finally:
+                self._stays = False
+
+    def wait(self, clock: Clock, seconds: float) -> bool:
+        """`clock.wait`, as a safe point if this is the loop's thread."""
+        if threading.get_ident() != self.loop:
+            return clock.wait(seconds)
+        self._waits = True
+        try:
+            clock.wait(seconds)
+        finally:
+            self._waits = False
+            if self.wanted:
+                self.stay()
+        return clock.stopping
+
+
+@final
 class Context:
     """The surroundings of one node. Services get theirs from `lpml.context()`.
 
@@ -50,6 +116,7 @@ class Context:
         self.clock = RealClock() if clock is None else clock
         self.program = program
         self.directory = directory
+        self.safe_points = SafePoints()
         self._on_stop = on_stop
         self._lock = threading.Lock()
         self._metrics: dict[str, float] = {}
@@ -58,12 +125,20 @@ class Context:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the program is stopping; `run()` should return soon."""
+        """Whether the program is stopping; `run()` should return soon.
+
+        A safe point: while a checkpoint is taken, a `run()` that asks this waits here.
+        """
+        if self.safe_points.wanted:
+            self.safe_points.stay()
         return self.clock.stopping
 
     def wait(self, seconds: float) -> bool:
-        """Waits for `seconds`, or less if the program stops; says whether it does."""
-        return self.clock.wait(seconds)
+        """Waits for `seconds`, or less if the program stops; says whether it does.
+
+        A safe point, as `should_stop` is.
+        """
+        return self.safe_points.wait(self.clock, seconds)
 
     def stop_program(self, reason: str = "") -> None:
         """Asks the whole program to stop, as a success. Returns at once."""

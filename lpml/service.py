@@ -44,6 +44,11 @@ class Interface:
     methods: typing.Mapping[str, MethodSpec]
     has_run: bool = False
 
+    @property
+    def stateful(self) -> bool:
+        """Whether it is `Checkpointable`: it has `save` and `restore`."""
+        return "save" in self.methods and "restore" in self.methods
+
 
 def _mark(method: Callable[P, R], **changes: Any) -> Callable[P, R]:
     spec = getattr(method, _MARK, MethodSpec())

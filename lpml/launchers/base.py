@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
 from lpml.launchers.names import LAUNCHERS, check_name
 from lpml.launchers.plan import Plan
@@ -23,12 +24,20 @@ from lpml.record.folder import RunFolder
 class Event:
     """What happened to a node, or what it asks.
 
-    `stop_program` carries the reason of a node that ends the program; the others are events of
-    the supervisor.
+    `stop_program` carries the reason of a node that ends the program; `cut` is an answer to an
+    order of a checkpoint; the others are events of the supervisor.
     """
 
     what: Literal[
-        "begun", "ready", "returned", "failed", "exited", "abandoned", "overdue", "stop_program"
+        "begun",
+        "ready",
+        "returned",
+        "failed",
+        "exited",
+        "abandoned",
+        "overdue",
+        "stop_program",
+        "cut",
     ]
     node: str
     at: float
@@ -37,6 +46,10 @@ class Event:
     has_run: bool = False
     consequence: bool = False
     clean: bool = True
+    phase: str = ""
+    """Of a cut: which order was answered."""
+    number: int = 0
+    """Of a cut."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,17 @@ class AbstractLauncher(ABC):
     @abstractmethod
     def poll(self, timeout: float | None) -> list[Event]:
         """Waits until something happens, `wake` is called or `timeout` seconds passed."""
+
+    @abstractmethod
+    def order(self, order: CutOrder) -> None:
+        """Has a node do its part in a checkpoint; the answer comes as an event `cut`.
+
+        A node that is not there does not answer.
+        """
+
+    @abstractmethod
+    def adopt(self, states: Mapping[str, str]) -> None:
+        """Nodes that are started from now on are restored: `{node: where its state is}`."""
 
     @abstractmethod
     def close(self) -> None:

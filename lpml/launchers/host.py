@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, final
 
 from lpml import wire
@@ -16,6 +17,8 @@ from lpml.errors import ProgramStopped
 from lpml.graph import pickling
 from lpml.launchers import exits
 from lpml.launchers.base import Event, NodeReport
+from lpml.launchers.cutorder import CutOrder
+from lpml.launchers.cutting import Cutting
 from lpml.launchers.local import Door
 from lpml.service import Interface
 
@@ -35,6 +38,7 @@ class Host:
       report: where its events go.
       door: where callers of the same process knock.
       listener: where callers of other processes do, or `None`.
+      state: where the state is that it begins with, or "".
     """
 
     def __init__(
@@ -47,12 +51,15 @@ class Host:
         report: Callable[[Event], None],
         door: Door,
         listener: socket.socket | None = None,
+        state: str = "",
     ) -> None:
         self.name = name
         self.context = context
         self.door = door
         self.working_thread: int | None = None  # where its constructor or run() is going on
         self.failed = False
+        self.state = state
+        self._cutting = Cutting(context, door, self._answer)
         self._interface = interface
         self._payload = payload
         self._resolve = resolve
@@ -78,13 +85,20 @@ class Host:
             loaded: Any = pickling.loads(self._payload, self._resolve)
             service, args, kwargs = loaded
             built = service(*args, **kwargs)
+            if self.state and self._interface.stateful:
+                doing = "restoring it from its checkpoint"
+                _restore(built, Path(self.state))
             run = getattr(built, "run", None)
             self._serve(built, has_run=callable(run))
             if not callable(run):
                 return
             doing = "run()"
             if not self.context.should_stop:
-                _run(run)
+                self.context.safe_points.begin()
+                try:
+                    _run(run)
+                finally:
+                    self.context.safe_points.end()
         except ProgramStopped:
             pass
         except SystemExit as leaving:
@@ -125,6 +139,19 @@ class Host:
         self._report(event)
         self.close()
 
+    def stop(self) -> None:
+        """The program is stopping."""
+        self.context.clock.stop()
+        self._cutting.release()  # a loop that is held must see it
+
+    def order(self, order: CutOrder) -> None:
+        """Does the node's part in a checkpoint. Returns at once."""
+        self._cutting.order(order)
+
+    def _answer(self, order: CutOrder, text: str) -> None:
+        now = time.monotonic()
+        self._report(Event("cut", self.name, now, text, phase=order.what, number=order.number))
+
     def wait_closed(self) -> None:
         """Waits until somebody said that the node may end."""
         self._closing.wait()
@@ -156,6 +183,12 @@ class Host:
             self.context.latest_metrics,
             self.context.latest_progress,
         )
+
+
+def _restore(service: Any, stem: Path) -> None:
+    from lpml.record import trees
+
+    service.restore(trees.load(stem))
 
 
 def _run(run: Callable[[], object]) -> None:

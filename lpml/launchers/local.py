@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, final
 
 from lpml import wire
@@ -28,6 +29,9 @@ class Door:
       node: its name.
       address: where callers of other processes find it; "" = nowhere.
       reopens: another attempt may follow one that has ended, until `give_up`.
+
+    The door of a stateful node, one with `save` and `restore`, knows who is inside, and can be
+    shut for a checkpoint.
     """
 
     def __init__(
@@ -42,10 +46,13 @@ class Door:
         self._node = node
         self._address = address
         self._reopens = reopens
+        self._clock = context.clock
         self._changed = context.clock.condition()
         self._service: Any = None
         self._closed = False
+        self._shut: dict[str, Callable[..., Any]] | None = None  # what `methods` will be again
         self.methods: dict[str, Callable[..., Any]] = {}  # while the door is open
+        self.inside: list[tuple[int, str]] = []  # (thread, method) of each call; if stateful
         self.dispatcher = wire.Dispatcher(_StandIn(self, interface), interface, context, node)
 
     @property
@@ -70,16 +77,40 @@ class Door:
         }
         with self._changed:
             self._service = service
-            self.methods.update(methods)
+            if self._shut is None:
+                self.methods.update(methods)
+            else:
+                self._shut = methods
             self._changed.notify_all()
         return self.dispatcher
+
+    def let_nobody_in(self) -> None:
+        """Calls wait at the door until `let_in`; those inside go on."""
+        with self._changed:
+            if self._shut is None:
+                self._shut = dict(self.methods)
+                self.methods.clear()
+
+    def let_in(self) -> None:
+        """Ends `let_nobody_in`. Idempotent."""
+        with self._changed:
+            shut, self._shut = self._shut, None
+            if shut is not None and self._service is not None:
+                self.methods.update(shut)
+                self._changed.notify_all()
+
+    def busy_calls(self) -> list[str]:
+        """The methods that run now, without the calls that wait on the clock of the node."""
+        waiting = self._clock.waiting_threads
+        return [name for thread, name in list(self.inside) if thread not in waiting]
 
     def renew(self, context: Context) -> None:
         """An attempt has ended and another is to come, in `context`: calls wait for it."""
         before = self._changed
         with before:
             self._changed = context.clock.condition()
-            self._service = None
+            self._clock = context.clock
+            self._service = self._shut = None
             self.methods.clear()
             self.dispatcher.renew(context)
             before.notify_all()
@@ -88,6 +119,7 @@ class Door:
         """The attempt has ended: calls wait for the next, or raise NodeUnavailable."""
         with self._changed:
             self.methods.clear()
+            self._shut = None
             if self._reopens:
                 self._service = None
             else:
@@ -127,8 +159,12 @@ class _StandIn:
     """Has the methods of a service that is not built yet."""
 
     def __init__(self, door: Door, interface: Interface) -> None:
-        for name in interface.methods:
-            setattr(self, name, _waiting_method(door, name))
+        for name, spec in interface.methods.items():
+            if not interface.stateful:
+                method = _waiting_method(door, name)
+            else:
+                method = _counted_items(door, name) if spec.stream else _counted_method(door, name)
+            setattr(self, name, method)
 
 
 def _waiting_method(door: Door, name: str) -> Callable[..., Any]:
@@ -139,6 +175,45 @@ def _waiting_method(door: Door, name: str) -> Callable[..., Any]:
         return (door.wait(name) if method is None else method)(*args, **kwargs)
 
     return call
+
+
+def _counted_method(door: Door, name: str) -> Callable[..., Any]:
+    methods, inside = door.methods, door.inside
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        me = get_ident(), name
+        while True:
+            inside.append(me)  # before the method is looked up: who shuts the door sees us, or we
+            try:
+                method = methods.get(name)
+                if method is not None:
+                    return method(*args, **kwargs)
+            finally:
+                inside.remove(me)
+            door.wait(name)
+
+    return call
+
+
+def _counted_items(door: Door, name: str) -> Callable[..., Any]:
+    step = _counted_method(door, name)
+
+    def items(*args: Any, **kwargs: Any) -> Any:
+        made = iter(step(*args, **kwargs))
+        me = get_ident(), name
+        while True:
+            if name not in door.methods:
+                door.wait(name)
+            door.inside.append(me)
+            try:
+                item = next(made)
+            except StopIteration:
+                return
+            finally:
+                door.inside.remove(me)
+            yield item
+
+    return items
 
 
 def _served(service: Any, name: str, spec: MethodSpec) -> Callable[..., Any]:

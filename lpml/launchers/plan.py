@@ -45,7 +45,7 @@ class NodePlan:
     @property
     def stateful(self) -> bool:
         """Whether its state is part of a checkpoint: it has `save` and `restore`."""
-        return {"save", "restore"} <= self.interface.methods.keys()
+        return self.interface.stateful
 
 
 @final

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
@@ -21,6 +22,7 @@ from lpml import wire
 from lpml.errors import UsageError
 from lpml.launchers import devices, exits, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
 from lpml.launchers.plan import Plan
 from lpml.launchers.preloading import needed
@@ -50,6 +52,7 @@ class ProcessLauncher(AbstractLauncher):
         self._flying = 0
         self._machine = devices.Machine.find()
         self._oom_before = system.oom_kills()
+        self._states: dict[str, str] = {}  # {node: where its state is}
         self._pending: list[Event] = []
         self._closed = False
         self._clients: dict[str, Any] = {}
@@ -189,6 +192,7 @@ class ProcessLauncher(AbstractLauncher):
                     self._addresses[node.name],
                     str(self._folder.log_file(node.name)),
                     process.attempts[node.name],
+                    self._states.get(node.name, ""),
                 )
                 for node in process.nodes
             ),
@@ -205,6 +209,12 @@ class ProcessLauncher(AbstractLauncher):
 
     def _stack_file(self, process: NodeProcess) -> Path:
         return self._sockets / f"{self._plan.nodes.index(process.nodes[0])}.stacks"
+
+    def order(self, order: CutOrder) -> None:
+        self._of[order.node].tell({"what": "cut", "order": asdict(order)})
+
+    def adopt(self, states: Mapping[str, str]) -> None:
+        self._states = dict(states)
 
     def _inspect(self, node: str) -> None:
         stack = self.stack(node, timeout=1.5)

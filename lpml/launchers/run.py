@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
@@ -19,6 +20,7 @@ from lpml.launchers.status import NodeStatus, Outcome, RunStatus
 if TYPE_CHECKING:
     from lpml.graph.program import Program
     from lpml.launchers.base import NodeReport
+    from lpml.record.checkpoints import Checkpoint
     from lpml.record.folder import RunFolder
 
 TEST_TIME_LIMIT = 60.0
@@ -45,8 +47,11 @@ class Run:
         start_timeout: float,
         time_limit: float | None,
         temporary: bool,
+        checkpoint_every: float | None,
+        resumed: Checkpoint | None,
     ) -> None:
         from lpml.launchers.base import load
+        from lpml.launchers.checkpointing import Checkpointing
         from lpml.launchers.supervisor import Supervisor
         from lpml.launchers.watch import Watch
 
@@ -65,8 +70,19 @@ class Run:
             policies={node.name: node.restart for node in plan.nodes},
             units={node.name: node.process for node in plan.nodes if uses_processes(plan.launch)},
             stateful=[node.name for node in plan.nodes if node.stateful],
+            attempts={} if resumed is None else _one_more(resumed.manifest.attempts),
         )
         self._engine = load(plan.launch)(plan, folder, sockets)
+        checkpointing = Checkpointing(
+            plan,
+            folder,
+            self._supervisor,
+            every=checkpoint_every,
+            order=self._engine.order,
+            adopt=self._engine.adopt,
+            resumed=resumed,
+        )
+        self._supervisor.saves_at_the_end = checkpoint_every is not None and checkpointing.possible
         self._watch = Watch(
             plan,
             self._engine,
@@ -76,6 +92,7 @@ class Run:
             terminal=terminal,
             time_limit=time_limit,
             temporary=temporary,
+            checkpointing=checkpointing,
             status=lambda: self._describe(self._engine.reports(0.0)).to_json(),
         )
 
@@ -144,12 +161,45 @@ class Run:
         self._watch.ended.wait()
         return self._outcome()
 
-    def request_stop(self, reason: str = "", timeout: float | None = None) -> None:
-        """As `stop`, without waiting for the end."""
+    def request_stop(
+        self, reason: str = "", timeout: float | None = None, *, save: bool = False
+    ) -> None:
+        """As `stop`, without waiting for the end.
+
+        Args:
+          reason: shown to people.
+          timeout: as of `stop`. Saving counts into it.
+          save: take a last checkpoint, even if there is no schedule of checkpoints.
+        """
         from lpml.launchers.watch import StopRequest
 
         if not self._watch.ended.is_set():
-            self._watch.request_stop(StopRequest(reason or "it was stopped", timeout))
+            request = StopRequest(reason or "it was stopped", timeout, save=save)
+            self._watch.request_stop(request)
+
+    def checkpoint(self, timeout: float = 60.0) -> Path:
+        """Saves the state of all stateful nodes as one cut, now, and waits until it is on the disk.
+
+        Returns:
+          Its folder. `lpml.launch(program, resume=...)` goes on from the newest one of a run.
+
+        Raises:
+          LaunchError: it could not be taken; the message says why.
+          TimeoutError: it was not finished within `timeout` seconds.
+        """
+        from lpml.launchers.checkpointing import CutRequest
+
+        request = CutRequest()
+        self._watch.request_cut(request)
+        end = self._engine.now() + timeout
+        while not request.ended.wait(0.1):
+            if self._watch.ended.is_set() and not request.ended.is_set():
+                raise LaunchError(f"run {self.name} has ended; nothing is left to save")
+            if self._engine.now() > end:
+                raise TimeoutError(f"no checkpoint of run {self.name} within {timeout:g} s")
+        if request.path is None:
+            raise LaunchError(f"run {self.name}: no checkpoint was taken: {request.trouble}")
+        return request.path
 
     def client(self, name: str) -> Any:
         """A client of the node `name`: an object with the methods of its service.
@@ -261,6 +311,9 @@ def launch(
     stop_timeout: float = 10.0,
     start_timeout: float = 120.0,
     time_limit: float | None = None,
+    checkpoint_every: float | None = None,
+    resume: Path | str | None = None,
+    command: Mapping[str, Any] | None = None,
 ) -> Run:
     """Starts a program. Returns as soon as every node is on its way.
 
@@ -274,10 +327,16 @@ def launch(
       start_timeout: seconds that the constructor of a node may take.
       time_limit: seconds after which the run fails if it has not ended; `None` = never, and 60
         for `test`.
+      checkpoint_every: seconds from one checkpoint of all stateful nodes to the next; the last is
+        taken when the run stops. `None` = none is taken unless `Run.checkpoint` asks.
+      resume: the folder of a run of this program that has ended: goes on from its last checkpoint,
+        in the same folder.
+      command: kept in the run folder: what `lpml resume` needs to make the program again.
 
     Raises:
       GraphError: the program has faults.
-      UsageError: there is no such launcher.
+      UsageError: there is no such launcher, or the run to be resumed still goes on, or is of
+        another program.
       LaunchError: the machine refused something: a folder, a socket, a process.
 
     Example:
@@ -302,11 +361,23 @@ def launch(
     temporary = launch == "test" and directory is None
     if launch == "test" and time_limit is None:
         time_limit = TEST_TIME_LIMIT
+    if checkpoint_every is not None and not checkpoint_every > 0:
+        raise UsageError(f"checkpoint_every={checkpoint_every}: give seconds above 0, or None")
     place = tempfile.gettempdir() if temporary else directory
-    folder = RunFolder.create(program.name, None if place is None else Path(place))
+    resumed = None
+    if resume is not None:
+        from lpml.launchers.resuming import prepare
+
+        temporary = False
+        folder, resumed = prepare(plan, resume)
+    else:
+        folder = RunFolder.create(program.name, None if place is None else Path(place))
     sockets = None
     try:
-        folder.write_json(folder.program_json, plan.to_json())
+        content = plan.to_json()
+        before = folder.read_json(folder.program_json)
+        content["command"] = dict(command) if command else before.get("command", {})
+        folder.write_json(folder.program_json, content)
         sockets = rendezvous.make(folder.name)
         run = Run(
             plan,
@@ -317,14 +388,21 @@ def launch(
             start_timeout=start_timeout,
             time_limit=time_limit,
             temporary=temporary,
+            checkpoint_every=checkpoint_every,
+            resumed=resumed,
         )
         run._start(sockets)
     except BaseException:
         if sockets is not None:
             rendezvous.remove(sockets)
-        shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran, so there is nothing to keep
+        if resume is None:  # nothing ran, so there is nothing to keep
+            shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return run
+
+
+def _one_more(attempts: Mapping[str, int]) -> dict[str, int]:
+    return {node: attempt + 1 for node, attempt in attempts.items()}
 
 
 _live: weakref.WeakSet[Run] = weakref.WeakSet()

@@ -33,6 +33,8 @@ class NodeSpec:
     log: str
     attempt: int = 0
     """How many times it was started before."""
+    state: str = ""
+    """Where the state is that it begins with, or ""."""
 
 
 @final

@@ -122,6 +122,10 @@ class Supervisor:
         """The state of one node."""
         return self._nodes[node].state
 
+    def is_alive(self, node: str) -> bool:
+        """Whether it has been started and is not known to be gone."""
+        return self._nodes[node].alive
+
     def attempt(self, node: str) -> int:
         """How many times a node was started before."""
         return self._nodes[node].attempt

@@ -23,6 +23,7 @@ from lpml.context import Context
 from lpml.errors import ProgramStopped
 from lpml.launchers import output, stacks
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
 from lpml.launchers.host import Host
 from lpml.launchers.local import Door
@@ -42,6 +43,7 @@ class ThreadLauncher(AbstractLauncher):
         self._nodes = {node.name: node for node in plan.nodes}
         self._hosts: dict[str, Host] = {}  # the attempt that goes on, or is to come
         self._threads: dict[str, threading.Thread] = {}
+        self._states: dict[str, str] = {}  # {node: where its state is}
         for node in plan.nodes:
             context = self._context(node, 0)
             door = Door(node.interface, context, node.name, reopens=plan.may_return(node))
@@ -84,7 +86,7 @@ class ThreadLauncher(AbstractLauncher):
         context = self._context(self._nodes[host.name], host.context.attempt + 1)
         host.door.renew(context)
         self._hosts[host.name] = self._host(self._nodes[host.name], context, host.door)
-        host.context.clock.stop()
+        host.stop()
 
     def now(self) -> float:
         return time.monotonic()
@@ -95,7 +97,7 @@ class ThreadLauncher(AbstractLauncher):
             if decision.what == "start":
                 self._start(host, decision.attempt)
             elif decision.what == "ask":
-                host.context.clock.stop()
+                host.stop()
             elif decision.what == "close":
                 host.door.give_up()
                 host.let_go()
@@ -120,8 +122,16 @@ class ThreadLauncher(AbstractLauncher):
                 stack = stacks.one_thread(host.working_thread)
                 self._events.put(Event("overdue", decision.node, self.now(), traceback=stack))
 
+    def order(self, order: CutOrder) -> None:
+        if order.node in self._threads:
+            self._hosts[order.node].order(order)
+
+    def adopt(self, states: Mapping[str, str]) -> None:
+        self._states = dict(states)
+
     def _start(self, host: Host, attempt: int) -> None:
         host.context.attempt = attempt
+        host.state = self._states.get(host.name, "")
         with contextlib.suppress(OSError):  # a full disk; what it prints is then shown as it is
             output.route(host.context, self._folder.log_file(host.name))
         thread = threading.Thread(target=self._live, args=(host,), name=host.name, daemon=True)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, final
 from lpml.errors import LaunchError
 from lpml.launchers import rendezvous
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.checkpointing import Checkpointing, CutRequest
 from lpml.launchers.decisions import Decision, Failure
 from lpml.launchers.exporting import INTERVAL as EXPORT_INTERVAL
 from lpml.launchers.exporting import Exporting
@@ -43,6 +44,8 @@ class StopRequest:
     reason: str
     timeout: float | None
     state: OutcomeState = "stopped"
+    save: bool = False
+    """Take a last checkpoint, whether or not there is a schedule."""
 
 
 @final
@@ -58,6 +61,7 @@ class Watch:
       terminal: whether to show what nodes print.
       time_limit: seconds after which the run counts as failed; `None` = never.
       temporary: remove the run folder at the end.
+      checkpointing: takes checkpoints.
       status: what `status.json` says.
     """
 
@@ -72,6 +76,7 @@ class Watch:
         terminal: bool,
         time_limit: float | None,
         temporary: bool,
+        checkpointing: Checkpointing,
         status: Callable[[], dict[str, Any]],
     ) -> None:
         self.ended = threading.Event()
@@ -86,12 +91,14 @@ class Watch:
         self._sockets = sockets
         self._time_limit = time_limit
         self._temporary = temporary
+        self._checkpointing = checkpointing
         self._status = status
         self._echo = (
             Echo({n.name: folder.log_file(n.name) for n in plan.nodes}) if terminal else None
         )
         self._requests: queue.SimpleQueue[StopRequest] = queue.SimpleQueue()
         self._seen: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[CutRequest] = queue.SimpleQueue()
         self._closers: list[Callable[[], None]] = []
         self._exporting = None if temporary else Exporting(folder)
         self._written = float("-inf")
@@ -108,6 +115,11 @@ class Watch:
     def request_stop(self, request: StopRequest) -> None:
         """Stops the run, soon. From any thread."""
         self._requests.put(request)
+        self._engine.wake()
+
+    def request_cut(self, request: CutRequest) -> None:
+        """Takes a checkpoint, soon. From any thread."""
+        self._wanted.put(request)
         self._engine.wake()
 
     def settle(self, timeout: float) -> None:
@@ -141,7 +153,8 @@ class Watch:
             self._finish()
 
     def _loop(self) -> None:
-        engine, supervisor = self._engine, self._supervisor
+        engine, supervisor, checkpointing = self._engine, self._supervisor, self._checkpointing
+        checkpointing.start(engine.now())
         engine.carry_out(supervisor.start(engine.now()))
         while supervisor.phase != "ended":
             events = sorted(engine.poll(self._patience()), key=lambda event: event.at)
@@ -149,13 +162,21 @@ class Watch:
             now = engine.now()
             decisions: list[Decision] = []
             for event in events:
+                checkpointing.heard(event, now)
                 decisions += self._feed(event, now)
             for request in _drain(self._requests):
+                if request.save and checkpointing.possible:
+                    supervisor.saves_at_the_end = True
                 decisions += supervisor.stop(
                     now, request.reason, state=request.state, timeout=request.timeout
                 )
             decisions += self._check_limit(now)
             decisions += supervisor.tick(now)
+            for wanted in _drain(self._wanted):
+                checkpointing.request(wanted)
+            checkpointing.advance(now)
+            if supervisor.phase == "saving" and checkpointing.last_is_over:
+                decisions += supervisor.saved(now)
             engine.carry_out(decisions)
             for accident in supervisor.take_accidents():
                 self._note(accident.failure, f"{accident.failure.reason}; {accident.what}")
@@ -170,7 +191,7 @@ class Watch:
 
     def _patience(self) -> float | None:
         now = self._engine.now()
-        ends = [self._supervisor.next_deadline()]
+        ends = [self._supervisor.next_deadline(), self._checkpointing.next_deadline()]
         if self._time_limit is not None and self._supervisor.phase == "running":
             ends.append(self.started_at + self._time_limit)
         if self._echo is not None:
@@ -197,6 +218,8 @@ class Watch:
             return supervisor.abandoned(event.node, now, event.text)
         if event.what == "overdue":
             return supervisor.overdue(event.node, now, event.traceback)
+        if event.what == "cut":
+            return []
         return supervisor.stop(now, event.text, state="finished")
 
     def _check_limit(self, now: float) -> list[Decision]:

@@ -23,6 +23,7 @@ from lpml.context import Context
 from lpml.errors import ProgramStopped
 from lpml.launchers import devices, output, pipes, stacks, system
 from lpml.launchers.base import Event, NodeReport
+from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.host import Host
 from lpml.launchers.local import Door
 from lpml.launchers.specs import NodeSpec, ProcessSpec
@@ -95,7 +96,15 @@ class _Process:
 
         door = Door(node.interface, context, node.name, node.address)
         return Host(
-            node.name, node.interface, node.payload, context, resolve, self._report, door, listener
+            node.name,
+            node.interface,
+            node.payload,
+            context,
+            resolve,
+            self._report,
+            door,
+            listener,
+            node.state,
         )
 
     def main(self) -> int:
@@ -135,9 +144,11 @@ class _Process:
             message = received[0]
             what = message["what"]
             if what == "ask":
-                self._hosts[message["node"]].context.clock.stop()
+                self._hosts[message["node"]].stop()
             elif what == "close":
                 self._close(self._hosts[message["node"]])
+            elif what == "cut":
+                self._hosts[message["order"]["node"]].order(CutOrder(**message["order"]))
             elif what == "report":
                 for host in self._hosts.values():
                     self._send_report(host)
