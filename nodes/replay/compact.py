@@ -1,24 +1,26 @@
-"""Small trees of arrays as one string of bytes: what a batch or an insert is while it is sent.
+"""Trees of arrays as one block of bytes: what a batch or an insert is while it is sent.
 
 Pickling ten small arrays one by one costs more than drawing the batch they are. Here a tree is its
 bytes, joined, and a plan that says what they are. Plans recur, so each is pickled and read once.
+The arrays of a large tree may have been made in one block, where they are sent from: see `Arena`.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, final
 
 import numpy as np
 
 MOST = 1 << 16
 """Bytes up to which joining is cheaper than sending arrays as they are."""
-_ALIGN = 8
+_ALIGN = 64
 _PADDING = [np.zeros(-size % _ALIGN, np.uint8) for size in range(_ALIGN)]
 _PLANS = 512  # kept; more of them means that they do not recur
 
-Joined: TypeAlias = "tuple[bytes, bytearray, list[int]]"
+Joined: TypeAlias = "tuple[bytes, bytearray | pickle.PickleBuffer, list[int]]"
 """The pickle of a plan, the bytes of all arrays, and what the plan leaves open: the length of each
 array and each integer; -1 = `None`."""
 
@@ -45,7 +47,7 @@ _read: dict[bytes, _Reader] = {}  # {pickle of a plan: what builds it}
 
 
 def join(tree: Any) -> Joined | None:
-    """What `split` makes `tree` of again; `None` if it is large or holds anything unusual.
+    """What `split` makes `tree` of again; `None` if it is not one block, or holds anything unusual.
 
     Containers are tuples, named tuples, lists and dicts; leaves are contiguous arrays, integers
     of at least 0 and `None`.
@@ -61,16 +63,23 @@ def join(tree: Any) -> Joined | None:
         if len(_pickled) >= _PLANS:
             _pickled.clear()
         pickled = _pickled[plan] = _pickle(plan)
-    if not pickled or sum([array.nbytes for array in arrays]) > MOST:
+    if not pickled:
         return None
+    if sum([array.nbytes for array in arrays]) > MOST:
+        block = _find_block(arrays)
+        return None if block is None else (pickled, pickle.PickleBuffer(block), numbers)
+    pieces: list[Any] = []
+    for array in arrays:
+        pieces.append(array)
+        if array.nbytes % _ALIGN:
+            pieces.append(_PADDING[array.nbytes % _ALIGN])
     try:
-        data = bytearray().join(arrays)
+        return pickled, bytearray().join(pieces), numbers
     except (TypeError, ValueError, BufferError):  # not contiguous
         return None
-    return pickled, data, numbers
 
 
-def split(pickled: bytes, data: bytearray, numbers: list[int]) -> Any:
+def split(pickled: bytes, data: Any, numbers: list[int]) -> Any:
     """The tree that `join` was given; its arrays lie in `data`."""
     reader = _read.get(pickled)
     if reader is None:
@@ -89,10 +98,52 @@ def split(pickled: bytes, data: bytearray, numbers: list[int]) -> Any:
     return reader.build(iter(leaves))
 
 
-def reduce_small(tree: Any, protocol: Any) -> Any:
-    """`__reduce_ex__` of a named tuple that is sent often: joined if it is small."""
+def reduce_joined(tree: Any, protocol: Any) -> Any:
+    """`__reduce_ex__` of a named tuple that is sent often: as one block, if it can be."""
     joined = join(tree) if protocol >= 5 else None
     return object.__reduce_ex__(tree, protocol) if joined is None else (split, joined)
+
+
+@final
+class Arena:
+    """Makes arrays one after another, in one block of memory.
+
+    Args:
+      memory: the block; `None` = every array has memory of its own, and is counted only.
+    """
+
+    def __init__(self, memory: memoryview | None) -> None:
+        self._block = None if memory is None else np.frombuffer(memory, np.uint8)
+        self.size = 0
+        """Bytes that the arrays take so far."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """A new array. Where the block is full, it has memory of its own."""
+        at = self.size
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        self.size += -(-size // _ALIGN) * _ALIGN
+        if self._block is None or self.size > len(self._block):
+            return np.empty(shape, dtype)
+        return np.ndarray(shape, dtype, self._block, at)
+
+    def copy(self, array: Any) -> Any:
+        """The same array, made here."""
+        made = self.empty(array.shape, array.dtype)
+        made[...] = array
+        return made
+
+
+def _find_block(arrays: list[Any]) -> Any:
+    """The block that is nothing but these arrays, made in this order by an `Arena`."""
+    block = arrays[0].base
+    if type(block) is not np.ndarray or block.ndim != 1 or block.dtype != np.uint8:
+        return None
+    begin = at = block.__array_interface__["data"][0]
+    for array in arrays:
+        if array.__array_interface__["data"][0] != at or not array.flags.c_contiguous:
+            return None
+        at += -(-array.nbytes // _ALIGN) * _ALIGN
+    return block if at - begin == block.nbytes else None
 
 
 def _flatten(tree: Any, key: list[Any], arrays: list[Any], numbers: list[int]) -> bool:
@@ -116,12 +167,7 @@ def _flatten(tree: Any, key: list[Any], arrays: list[Any], numbers: list[int]) -
             else:
                 numbers.append(-1)
                 key.append(None)
-            size = child.nbytes
-            if size > MOST:
-                return False
             arrays.append(child)
-            if size % _ALIGN:
-                arrays.append(_PADDING[size % _ALIGN])
         elif child is None or (kind is int and child >= 0):
             key.append(int)
             numbers.append(-1 if child is None else child)

@@ -11,12 +11,14 @@ import numpy as np
 
 import lpml
 from lpml.errors import UsageError, closest
+from lpml.nodes.replay.compact import Arena
 from lpml.nodes.replay.limiter import AbstractLimiter
 from lpml.nodes.replay.protocol import Blocked, ReplayStatistics, ReplayTimeout, TableStatistics
 from lpml.nodes.replay.signature import Array, Floats, Ints, Signature
 from lpml.nodes.replay.steps import StepStore
 from lpml.nodes.replay.streams import Insert, Streams, WriterRecord
 from lpml.nodes.replay.table import Sample, Table, TableConfig
+from lpml.wire.outgoing import room_for_result
 
 _LARGE = 1 << 19  # bytes of a batch from which it is read without the lock
 _REPORT_SECONDS = 2.0
@@ -42,6 +44,7 @@ class _Served:
         self.streams = streams
         self.queues: dict[str, deque[_Waiting]] = {"insert": deque(), "sample": deque()}
         self.seconds = {"insert": 0.0, "sample": 0.0}  # waited by those who are through
+        self.block_bytes: dict[int, int] = {}  # {batch size: bytes of its arrays in an arena}
         view = config.view
         self.item_bytes = store.step_bytes * min(view.rows, 2 if view.rows < 17 else view.rows)
 
@@ -215,7 +218,10 @@ class Replay:
             self._wake()
         if sample is None:
             try:
-                sample = state.read(draw)  # others go on meanwhile
+                # others go on meanwhile
+                arena = Arena(room_for_result(one.block_bytes.get(batch_size, 0)))
+                sample = state.read(draw, arena)
+                one.block_bytes[batch_size] = arena.size
             finally:
                 with self._condition:
                     state.done(draw)

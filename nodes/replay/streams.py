@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lpml.errors import Error, UsageError
-from lpml.nodes.replay.compact import reduce_small
+from lpml.nodes.replay.compact import reduce_joined
 from lpml.nodes.replay.signature import Array, Floats, Ints
 from lpml.nodes.replay.steps import StepStore, spread
 
@@ -52,7 +52,7 @@ class Insert(NamedTuple):
     """`{table: items}`; the tables share their steps."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return reduce_small(self, protocol)
+        return reduce_joined(self, protocol)
 
 
 @final

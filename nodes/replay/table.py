@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lpml.errors import UsageError
-from lpml.nodes.replay.compact import reduce_small
+from lpml.nodes.replay.compact import Arena, reduce_joined
 from lpml.nodes.replay.limiter import AbstractLimiter, MinSize, RateLimiter
 from lpml.nodes.replay.order import InsertionOrder
 from lpml.nodes.replay.random import restore_generator, save_generator
@@ -110,7 +110,7 @@ class Sample(NamedTuple):
     info: SampleInfo
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return reduce_small(self, protocol)
+        return reduce_joined(self, protocol)
 
 
 class Draw(NamedTuple):
@@ -267,12 +267,22 @@ class Table:
             self._forget(spent)
         return Draw(info, starts, lengths)
 
-    def read(self, draw: Draw) -> Sample:
+    def read(self, draw: Draw, arena: Arena | None = None) -> Sample:
         """The drawn items, before anything else happens to the table, or while they are held.
 
         Needs no lock while they are held: nobody writes to their steps.
         """
-        return Sample(self.config.view.gather(self.store, draw.starts, draw.lengths), draw.info)
+        info = draw.info
+        data = self.config.view.gather(self.store, draw.starts, draw.lengths, arena)
+        if arena is not None:
+            info = SampleInfo(
+                keys=arena.copy(info.keys),
+                probabilities=arena.copy(info.probabilities),
+                priorities=arena.copy(info.priorities),
+                times_sampled=arena.copy(info.times_sampled),
+                size=info.size,
+            )
+        return Sample(data, info)
 
     def done(self, draw: Draw) -> None:
         """Lets go of what `draw` held."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lpml.errors import UsageError
+from lpml.nodes.replay.compact import Arena
 from lpml.nodes.replay.signature import Array, Bools, Ints, Signature
 from lpml.nodes.replay.steps import StepStore
 
@@ -70,8 +71,17 @@ class AbstractView(ABC):
         del signature
 
     @abstractmethod
-    def gather(self, store: StepStore, starts: Ints, lengths: Ints) -> Any:
-        """The windows as one tree of contiguous arrays `[B, ...]`."""
+    def gather(
+        self, store: StepStore, starts: Ints, lengths: Ints, arena: Arena | None = None
+    ) -> Any:
+        """The windows as one tree of contiguous arrays `[B, ...]`.
+
+        Args:
+          store: of the steps.
+          starts: `[B]`, first rows.
+          lengths: `[B]`, in steps.
+          arena: makes the arrays, in the order of the tree; `None` = numpy does.
+        """
 
 
 @final
@@ -83,9 +93,11 @@ class Steps(AbstractView):
     def rows(self) -> int:
         return 1
 
-    def gather(self, store: StepStore, starts: Ints, lengths: Ints) -> Any:
+    def gather(
+        self, store: StepStore, starts: Ints, lengths: Ints, arena: Arena | None = None
+    ) -> Any:
         del lengths
-        return store.signature.unflatten([_take(column, starts) for column in store.columns])
+        return store.signature.unflatten([_take(column, starts, arena) for column in store.columns])
 
 
 @final
@@ -125,18 +137,20 @@ class Transitions(AbstractView):
                 f"{layout.discount}"
             )
 
-    def gather(self, store: StepStore, starts: Ints, lengths: Ints) -> Any:
+    def gather(
+        self, store: StepStore, starts: Ints, lengths: Ints, arena: Arena | None = None
+    ) -> Any:
         rows = store.windows(starts, lengths, self.n_step + 1)
         columns: Step = store.signature.unflatten(store.columns)
         reward, discount = self._fold(columns.reward, columns.discount, rows, lengths)
         first, last = rows[0], rows[-1]
         return Transition(
-            observation=_take_tree(columns.observation, first),
-            action=_take_tree(columns.action, first),
-            reward=reward,
-            discount=discount,
-            next_observation=_take_tree(columns.observation, last),
-            extras=_take_tree(columns.extras, first),
+            observation=_take_tree(columns.observation, first, arena),
+            action=_take_tree(columns.action, first, arena),
+            reward=reward if arena is None else arena.copy(reward),
+            discount=discount if arena is None else arena.copy(discount),
+            next_observation=_take_tree(columns.observation, last, arena),
+            extras=_take_tree(columns.extras, first, arena),
         )
 
     def _fold(
@@ -167,30 +181,36 @@ class Sequences(AbstractView):
     def rows(self) -> int:
         return self.length
 
-    def gather(self, store: StepStore, starts: Ints, lengths: Ints) -> Any:
+    def gather(
+        self, store: StepStore, starts: Ints, lengths: Ints, arena: Arena | None = None
+    ) -> Any:
         rows = store.windows(starts, lengths, self.length).T
         mask = np.arange(self.length) < lengths[:, None]
         flat, full = rows.ravel(), bool(mask.all())
         columns = []
         for column in store.columns:
-            taken = _take(column, flat).reshape(*rows.shape, *column.shape[1:])
+            taken = _take(column, flat, arena).reshape(*rows.shape, *column.shape[1:])
             if not full:
                 taken[~mask] = 0
             columns.append(taken)
-        return Sequence(store.signature.unflatten(columns), mask)
+        steps = store.signature.unflatten(columns)
+        return Sequence(steps, mask if arena is None else arena.copy(mask))
 
 
-def _take(column: Array, rows: Ints) -> Array:
+def _take(column: Array, rows: Ints, arena: Arena | None = None) -> Array:
     # mode="clip" spares numpy a buffered copy; the rows are known to be within
-    return np.take(column, rows, axis=0, mode="clip")
+    if arena is None:
+        return column.take(rows, axis=0, mode="clip")
+    made: Array = arena.empty((len(rows), *column.shape[1:]), column.dtype)
+    return column.take(rows, axis=0, out=made, mode="clip")
 
 
-def _take_tree(columns: Any, rows: Ints) -> Any:
+def _take_tree(columns: Any, rows: Ints, arena: Arena | None) -> Any:
     if isinstance(columns, np.ndarray):
-        return _take(columns, rows)
+        return _take(columns, rows, arena)
     if isinstance(columns, dict):
-        return {name: _take_tree(column, rows) for name, column in columns.items()}
+        return {name: _take_tree(column, rows, arena) for name, column in columns.items()}
     if isinstance(columns, (tuple, list)):
-        taken = [_take_tree(column, rows) for column in columns]
+        taken = [_take_tree(column, rows, arena) for column in columns]
         return type(columns)(*taken) if hasattr(columns, "_fields") else type(columns)(taken)
     return columns

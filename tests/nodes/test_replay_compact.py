@@ -11,8 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lpml.nodes.replay import Insert, Items, Sample, SampleInfo, Step
-from lpml.nodes.replay.compact import MOST, join, split
+from lpml.nodes.replay import (
+    Insert,
+    Items,
+    Replay,
+    Sample,
+    SampleInfo,
+    Sequences,
+    Step,
+    Steps,
+    TableConfig,
+    Transitions,
+)
+from lpml.nodes.replay.compact import MOST, Arena, join, split
 
 DTYPES = st.sampled_from([np.bool_, np.int8, np.uint8, np.int32, np.float32, np.float64])
 LEAVES = (
@@ -94,3 +105,34 @@ def test_batches_and_inserts_are_the_same_after_a_journey(rows: int) -> None:
     for tree in (sample, insert):
         check_equal(pickle.loads(pickle.dumps(tree, 5)), tree)
         check_equal(pickle.loads(pickle.dumps(tree, 4)), tree)
+
+
+@pytest.mark.parametrize("view", [Steps(), Transitions(2), Sequences(3)])
+def test_a_large_batch_made_in_an_arena_is_one_block(view: Any) -> None:
+    step = Step(
+        {"pixels": np.zeros((9, 9, 9), np.uint8), "t": np.int32(0)},
+        np.int32(0),
+        np.float32(0),
+        np.float32(0),
+        (np.zeros(3, np.float32),),
+    )
+    replay = Replay([TableConfig("t", step, 100, view)])
+    table = replay._tables["t"].table
+    columns = [
+        np.random.default_rng(i).integers(0, 99, (50, *column.shape[1:])).astype(column.dtype)
+        for i, column in enumerate(table.store.columns)
+    ]
+    rows = table.store.append(columns, 50)
+    table.store.link(rows, np.array([50]))
+    table.insert(rows[: 51 - view.rows], np.full(51 - view.rows, view.rows), None)
+    draw = table.draw(300)
+    counted = Arena(None)
+    table.read(draw, counted)
+    sample = table.read(draw, Arena(memoryview(bytearray(counted.size))))
+    check_equal(sample, table.read(draw))
+    buffers: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(sample, 5, buffer_callback=buffers.append)
+    assert [buffer.raw().nbytes for buffer in buffers] == [counted.size]
+    check_equal(pickle.loads(body, buffers=[bytearray(buffers[0].raw())]), sample)
+    other = sample._replace(data=(sample.data, np.zeros(MOST)))  # no longer one block
+    check_equal(pickle.loads(pickle.dumps(other, 5)), other)

@@ -99,3 +99,22 @@ def test_a_learner_prefetches_from_another_node() -> None:
     run.wait(60)
     status = {node.name: node for node in run.status().nodes}
     assert status["learner/0"].metrics["total"] == sum(range(400))
+
+
+@pytest.mark.parametrize("pixels", [4, 4000])
+def test_batches_of_another_process_stay_as_they_are(pixels: int) -> None:
+    """Small ones and large ones; the memory of large ones is used again, when they are gone."""
+    step = {"n": np.int64(0), "pixels": np.zeros(pixels, np.int32)}
+    program = lpml.Program("replay")
+    program.add_node(lpml.Node(Replay, [TableConfig("t", step, 400)]))
+    numbers = np.arange(400)
+    rows = np.broadcast_to(numbers[:, None].astype(np.int32), (400, pixels))
+    with lpml.launch(program, "local_mp", terminal=False) as run:
+        client = run.client("replay/0")
+        client.add("t", {"n": numbers, "pixels": np.ascontiguousarray(rows)})
+        with Prefetcher(client, "t", 100) as batches:
+            for turn in range(8):
+                kept = [next(batches).data for _ in range(1 + turn % 4)]
+                for data in kept:
+                    assert (data["pixels"] == data["n"][:, None]).all()
+                    assert data["n"].flags.writeable
