@@ -1,0 +1,62 @@
+"""DQN spread over nodes: actors fill a prioritised replay, one learner draws from it.
+
+References: those of `lpml.agents.dqn`; Horgan et al., "Distributed Prioritized Experience Replay",
+ICLR 2018 (many actors, one learner); Hoffman et al., "Acme: A Research Framework for Distributed
+Reinforcement Learning", 2020 (a limiter holds the two in proportion).
+"""
+
+from __future__ import annotations
+
+import lpml
+from lpml.agents.dqn import DQNBuilder, DQNConfig
+from lpml.programs.actor_learner import actor_learner
+
+SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95}
+"""Mean returns at which an environment counts as solved."""
+
+
+def program(
+    env: str = "CartPole-v1",
+    num_actors: int = 2,
+    envs_per_actor: int = 8,
+    target_return: float | None = None,
+    max_actor_steps: int | None = 200_000,
+    max_seconds: float | None = None,
+    num_replays: int = 1,
+    num_inference_servers: int = 0,
+    evaluation_episodes: int = 20,
+    learner_gpu: float = 0,
+    seed: int = 0,
+    config: DQNConfig = DQNConfig(),  # noqa: B008 - frozen
+) -> lpml.Program:
+    """DQN on CartPole-v1 or another environment with discrete actions; stops when it is solved.
+
+    Args:
+      env: name of an environment: Catch, or one of gymnasium.
+      num_actors: nodes that act.
+      envs_per_actor: environments in each, stepped together.
+      target_return: ends the program when the evaluator's mean return reaches it; without it 475
+        on CartPole-v1 and 0.95 on Catch, elsewhere never.
+      max_actor_steps: ends the program after so many steps of all actors.
+      max_seconds: ends the program after so long.
+      num_replays: nodes over which the replay is spread.
+      num_inference_servers: nodes that choose the actions of all actors; 0 = each its own.
+      evaluation_episodes: of which the evaluator takes the mean return.
+      learner_gpu: accelerators of the learner, a fraction perhaps; 0 = it learns on the CPU.
+      seed: of everything that is drawn.
+      config: options of the agent.
+    """
+    return actor_learner(
+        DQNBuilder(config),
+        env,
+        num_actors=num_actors,
+        envs_per_actor=envs_per_actor,
+        num_replays=num_replays,
+        num_inference_servers=num_inference_servers,
+        evaluation_episodes=evaluation_episodes,
+        target_return=SOLVED.get(env) if target_return is None else target_return,
+        max_actor_steps=max_actor_steps,
+        max_seconds=max_seconds,
+        learner_gpu=learner_gpu,
+        seed=seed,
+    )
