@@ -15,12 +15,14 @@ import numpy as np
 import lpml
 from lpml.errors import NotFinite, UsageError
 from lpml.nodes.counter import Counter, CountOf
-from lpml.nodes.learning import Algorithm, LearnerState, Update
+from lpml.nodes.flat import Flat
+from lpml.nodes.learning import Algorithm, Update
+from lpml.nodes.priorities import PriorityWriter
 from lpml.nodes.replay import AbstractReplay, Sample
 from lpml.nodes.roles import Params, Readable, Snapshot
-from lpml.nodes.updates import from_arrays, many_updates, strong, to_arrays
+from lpml.nodes.updates import Functions, from_arrays, to_arrays
 
-_OUTSTANDING = 4  # priorities on their way to the replay
+_AHEAD = 4  # steps that wait for the device
 _PATIENCE_SECONDS = 2.0
 
 
@@ -61,8 +63,8 @@ class _Step(NamedTuple):
 
     update: Update
     """Metrics are means over the K updates; priorities `[K * B]`."""
-    bad: jax.Array
-    """`[]` int32: the first update whose metrics were not finite, or -1."""
+    bad: Any
+    """A jax array `[]` int32: the first update whose metrics were not finite, or -1."""
     keys: Any
     last: int
     """The number of its last update."""
@@ -129,8 +131,6 @@ class Learner:
         self._clock = self._context.clock
         self._make_samples = samples
         self._samples: SampleSource | None = None
-        self._replay = replay
-        self._table = table
         self._updates_per_step = updates_per_step
         self._max_updates = max_updates
         self._example = example
@@ -138,18 +138,13 @@ class Learner:
         self._log_seconds = log_seconds
         self._synchronous = synchronous
         self._count = CountOf(counter, "learner")
-        self._update: Any = jax.jit(
-            many_updates(algorithm, updates_per_step, batch_size), donate_argnums=0
-        )
-        self._copy: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, algorithm.variables(state)))
-        self._copy_state: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+        functions = Functions.of(algorithm, updates_per_step, batch_size, flat=not synchronous)
+        self._functions = functions
 
         self._changed = self._clock.condition()  # guards what follows; never held for long
-        self._state: LearnerState = jax.jit(lambda key: strong(algorithm.init(key)))(
-            jax.random.key(seed)
-        )
+        self._state: Any = functions.init(jax.random.key(seed))
         self._bad = jnp.full((), -1, jnp.int32)
-        self._diverged = self._bad  # as a caller of `pull` found out
+        self._diverged = -1  # the update after which a caller of `pull` found it so
         self._version = 0
         self._waiting = 0
         self._final = False
@@ -157,8 +152,10 @@ class Learner:
         self._publishing = self._clock.condition()  # held while a version is copied
         self._published: Snapshot | None = None
 
-        self._under_way: _Step | None = None
-        self._priorities: deque[lpml.Future[int]] = deque()
+        self._ahead = 0 if synchronous else _AHEAD
+        self._under_way: deque[_Step] = deque()
+        self._settled: _Step | None = None
+        self._priorities = PriorityWriter(replay, table, wait=synchronous)
         self._steps = self._snapshots = 0
         self._seconds = {"waiting": 0.0, "updating": 0.0, "publishing": 0.0}
         self._began: float | None = None
@@ -196,15 +193,12 @@ class Learner:
             sample = self._next_sample()
         self._check(self._diverged)
         with self._timed("updating"):
-            before, self._under_way = self._under_way, self._dispatch(sample)
-            if self._synchronous:
-                self._settle(self._under_way)
-            elif before is not None:
-                self._settle(before)
+            self._under_way.append(self._dispatch(sample))
+            self._settle(self._ahead)
         self._steps += 1
         self._count.increment(steps=self._updates_per_step)
         if self._clock.time() - self._logged >= self._log_seconds:
-            self._log(before or self._under_way)
+            self._log()
         return self._version
 
     @lpml.concurrent
@@ -258,8 +252,8 @@ class Learner:
     def save(self) -> dict[str, Any]:
         """The algorithm's whole state, random key included, and the count of updates."""
         with self._changed:
-            state, version, bad = self._copy_state(self._state), self._version, self._bad
-        self._check(bad)
+            state, version, bad = self._functions.state(self._state), self._version, self._bad
+        self._check(int(bad))
         return {"state": to_arrays(state), "version": version}
 
     @lpml.concurrent
@@ -270,9 +264,10 @@ class Learner:
           UsageError: the states differ in names or shapes; nothing was changed.
         """
         with self._changed:
-            self._state = from_arrays(state["state"], self._state)
+            like = self._functions.state(self._state)
+            self._state = self._functions.pack(from_arrays(state["state"], like))
             self._version = int(state["version"])
-            self._bad = self._diverged = jnp.full((), -1, jnp.int32)
+            self._bad, self._diverged = jnp.full((), -1, jnp.int32), -1
             self._published = None
             self._changed.notify_all()
 
@@ -287,7 +282,7 @@ class Learner:
         info = sample.info
         probabilities = np.asarray(info.probabilities, np.float32)
         with self._changed:
-            self._state, update, self._bad = self._update(
+            self._state, update, self._bad = self._functions.update(
                 self._state,
                 sample.data,
                 probabilities,
@@ -300,26 +295,20 @@ class Learner:
                 self._changed.notify_all()
             return _Step(update, self._bad, info.keys, self._version)
 
-    def _settle(self, step: _Step) -> None:
-        """Waits for the device, and passes the priorities on."""
-        priorities = step.update.priorities
-        if self._replay is None or priorities is None:
-            step.bad.block_until_ready()
-            if self._synchronous:
-                self._check(step.bad)
-            return
-        values = np.asarray(priorities)
-        self._check(step.bad)
-        if self._synchronous:
-            self._replay.update_priorities(self._table, step.keys, values)
-            return
-        while self._priorities and (
-            len(self._priorities) >= _OUTSTANDING or self._priorities[0].done()
-        ):
-            self._priorities.popleft().result()
-        self._priorities.append(
-            lpml.future(self._replay.update_priorities, self._table, step.keys, values)
-        )
+    def _settle(self, ahead: int) -> None:
+        """Passes on what the device has done; waits until at most `ahead` steps are under way."""
+        steps = self._under_way
+        while steps and (len(steps) > ahead or steps[0].bad.is_ready()):
+            self._settled = step = steps.popleft()
+            priorities = step.update.priorities
+            if self._priorities.wanted and priorities is not None:
+                values = np.asarray(priorities)
+                self._check(int(step.bad))
+                self._priorities.send(step.keys, values)
+            elif self._synchronous:
+                self._check(int(step.bad))
+            else:
+                step.bad.block_until_ready()
 
     def _snapshot(self) -> Snapshot:
         """The newest version, copied if it was not before."""
@@ -328,37 +317,41 @@ class Learner:
             known = self._published
             if known is not None and known.version == version and known.final == final:
                 return known
-            params, bad = self._copy(self._state), self._bad
+            params, bad = self._functions.variables(self._state), self._bad
         with self._timed("publishing"):
-            self._check_for_pull(bad)
-            shared: Readable = _Held(params)
-            if not self._synchronous:
-                shared = lpml.Shared(jax.tree.map(np.asarray, jax.device_get(params)))
+            self._check_for_pull(int(bad))
+            held = isinstance(params, Flat)  # else they stay on the device
+            shared: Readable = lpml.Shared(params.to_numpy()) if held else _Held(params)
         self._published = Snapshot(version, shared, final)
         self._snapshots += 1
         return self._published
 
-    def _check(self, bad: jax.Array) -> None:
-        update = int(bad)
-        if update >= 0:
+    def _check(self, bad: int) -> None:
+        if bad >= 0:
             raise NotFinite(
-                f"{self._context.name}: the metrics of update {update} are not finite; lower the "
+                f"{self._context.name}: the metrics of update {bad} are not finite; lower the "
                 "learning rate, clip gradients, or look for what the batch holds"
             )
 
-    def _check_for_pull(self, bad: jax.Array) -> None:
+    def _check_for_pull(self, bad: int) -> None:
         """As `_check`, but lets the training fail first: it is its fault, not the caller's."""
-        if int(bad) < 0:
+        if bad < 0:
             return
         self._diverged = bad
         if self._clock.wait(_PATIENCE_SECONDS):
             raise lpml.ProgramStopped("the program is stopping")
         self._check(bad)
 
-    def _log(self, step: _Step) -> None:
+    def _log(self) -> None:
+        """Metrics of the last step that the device has done, or of one to wait for."""
+        if self._settled is None:
+            self._settle(0)
+        step = self._settled
+        if step is None:
+            return
         now = self._clock.time()
         metrics = {name: float(value) for name, value in step.update.metrics.items()}
-        self._check(step.bad)
+        self._check(int(step.bad))
         rate = (self._version - self._logged_version) / max(now - self._logged, 1e-9)
         self._logged, self._logged_version = now, self._version
         metrics |= {"updates_per_second": rate, **self._shares()}
@@ -379,8 +372,8 @@ class Learner:
             return
         example, self._example = self._example, None
         info = example.info
-        self._update(
-            self._copy_state(self._state),
+        self._functions.update(
+            jax.tree.map(jnp.copy, self._state),
             example.data,
             np.asarray(info.probabilities, np.float32),
             np.float32(info.size),
@@ -392,10 +385,8 @@ class Learner:
         """Sees to it that what was sent has arrived, unless the program is stopping."""
         if self._context.should_stop:
             return
-        if self._under_way is not None and not self._synchronous:
-            self._settle(self._under_way)
-        while self._priorities:
-            self._priorities.popleft().result()
+        self._settle(0)
+        self._priorities.flush()
         self._count.flush()
 
     def _finish(self) -> None:
@@ -405,11 +396,11 @@ class Learner:
             self._changed.notify_all()
         if self._samples is not None:
             self._samples.close()
-        self._check(self._bad)
-        if self._under_way is not None:
-            self._log(self._under_way)
+        self._check(int(self._bad))
+        self._log()
         if self._at_end is not None:
-            self._at_end(jax.device_get(self._copy(self._state)))
+            params = jax.device_get(self._functions.variables(self._state))
+            self._at_end(params.tree if isinstance(params, Flat) else params)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lpml.errors import UsageError
+from lpml.nodes.flat import Flat
 from lpml.nodes.learning import Algorithm, Experience, LearnerState, Update
+
+
+class Functions(NamedTuple):
+    """What a learner calls on the device; the state is packed, and given away by `update`."""
+
+    init: Callable[[jax.Array], Any]
+    update: Callable[..., tuple[Any, Update, jax.Array]]
+    state: Callable[[Any], LearnerState]
+    """A copy, not packed."""
+    pack: Callable[[LearnerState], Any]
+    variables: Callable[[Any], Any]
+    """A copy of what actors get."""
+
+    @classmethod
+    def of(cls, algorithm: Algorithm, updates: int, batch_size: int, *, flat: bool) -> Functions:
+        def init(key: jax.Array) -> LearnerState:
+            return strong(algorithm.init(key))
+
+        pack, unpack = packing(jax.eval_shape(init, jax.random.key(0)))
+        many = many_updates(algorithm, updates, batch_size)
+
+        def update(packed: Any, *args: Any) -> tuple[Any, Update, jax.Array]:
+            state, update, bad = many(unpack(packed), *args)
+            return pack(state), update, bad
+
+        def copy(packed: Any) -> LearnerState:
+            return jax.tree.map(jnp.copy, unpack(packed))
+
+        def variables(packed: Any) -> Any:
+            params = algorithm.variables(copy(packed))
+            return Flat.of(params) if flat else params
+
+        return cls(
+            jax.jit(lambda key: pack(init(key))),
+            jax.jit(update, donate_argnums=0),
+            jax.jit(copy),
+            jax.jit(pack),
+            jax.jit(variables),
+        )
 
 
 def many_updates(
@@ -67,6 +107,33 @@ def many_updates(
         return carry[0], Update(metrics, priorities), carry[1]
 
     return many
+
+
+_FLAT_BYTES = 1 << 24  # up to which copying a state is cheaper than handing over its many arrays
+
+
+def packing(
+    state: LearnerState,
+) -> tuple[Callable[[LearnerState], Any], Callable[[Any], LearnerState]]:
+    """How a state is kept between calls of the device, and how it is read again, both in `jit`.
+
+    A small state of many arrays is one vector for each type of number.
+
+    Args:
+      state: its tree of `jax.ShapeDtypeStruct`.
+    """
+    leaves = jax.tree.leaves(state)
+    if any(map(_is_key, leaves)) or sum(leaf.size for leaf in leaves) * 4 > _FLAT_BYTES:
+        return _same, _same
+    return Flat.of, _tree
+
+
+def _same(state: LearnerState) -> LearnerState:
+    return state
+
+
+def _tree(flat: Flat) -> LearnerState:
+    return flat.tree
 
 
 def strong(state: LearnerState) -> LearnerState:
