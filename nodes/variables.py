@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import lpml
@@ -19,8 +20,9 @@ class VariableClient:
       source: a learner or a parameter server.
       period: uses (calls of `poll`) from one request to the next.
       max_age: seconds that parameters may be old; where they are older, `poll` waits for newer
-        ones. `None` = as they come. A source that makes no new version in that time is believed
-        that there is none.
+        ones. `None` = as they come; 0 = each `poll` asks and waits, which is reproducible where
+        the source is in the same process. A source that makes no new version in that time is
+        believed that there is none.
     """
 
     def __init__(
@@ -60,24 +62,27 @@ class VariableClient:
         """
         self._uses += 1
         before = self._snapshot.version
+        if self._max_age == 0:
+            self._take(self._source.pull, self._clock.time())
+            return self._snapshot.version > before
         if self._under_way is not None and self._under_way.done():
-            self._take(self._under_way)
+            self._take(self._under_way.result, self._asked_at)
         old = self._max_age is not None and self._clock.time() - self._known_at > self._max_age
         if self._under_way is None and (old or self._uses >= self._period):
             self._uses = 0
             self._asked_at = self._clock.time()
             self._under_way = lpml.future(self._source.pull)
         if old and self._under_way is not None:
-            self._take(self._under_way)
+            self._take(self._under_way.result, self._asked_at)
         return self._snapshot.version > before
 
-    def _take(self, future: lpml.Future[Snapshot]) -> None:
+    def _take(self, get: Callable[[], Snapshot], asked_at: float) -> None:
         self._under_way = None
         try:
-            snapshot = future.result()
+            snapshot = get()
         except (NodeUnavailable, CallTimeout):
             self._clock.check()
             return
-        self._known_at = self._asked_at
+        self._known_at = asked_at
         if snapshot.version >= self._snapshot.version:
             self._snapshot = snapshot
