@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from lpml.agents.builder import AbstractBuilder
 from lpml.errors import UsageError
-from lpml.nodes.acting import Policy
+from lpml.nodes.actor import Actor
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec
+from lpml.nodes.evaluator import Evaluator
 from lpml.nodes.learner import Learner
 from lpml.nodes.replay import (
     Adder,
@@ -23,6 +25,8 @@ from lpml.nodes.replay import (
     TableConfig,
 )
 from lpml.nodes.roles import Params
+
+_EVALUATION = 104_729  # between the seed of the actor and that of the evaluator
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def train(
     batches = builder.batches
     learner = Learner(
         builder.algorithm(spec),
-        _ready(replay, batches.table, batches.batch_size * batches.updates_per_step),
+        _Ready(replay, batches.table, batches.batch_size * batches.updates_per_step),
         batch_size=batches.batch_size,
         updates_per_step=batches.updates_per_step,
         replay=replay,
@@ -99,17 +103,22 @@ def train(
     )
     turns = _Turns(replay, learner)
     adder = Adder(turns, builder.cuts(spec), num_envs=environment.num_envs)
-    actor = _Actor(environment, builder.policy(spec), learner, adder, seed=seed)
+    actor = Actor(environment, builder.policy(spec), learner, adder, seed=seed, max_age=0)
     unbounded = all(np.isinf(t.limiter.bounds.min_diff) for t in tables if t.name == batches.table)
     every = evaluate_every or max(1, num_steps // 10)
     curve: list[tuple[int, float]] = []
+    evaluator = None
+    if eval_environment is not None:
+        policy = builder.policy(spec, evaluation=True)
+        evaluator = Evaluator(
+            eval_environment, policy, learner, episodes=episodes, seed=seed + _EVALUATION
+        )
 
     def evaluate() -> bool:
         """Adds a point; whether it is good enough."""
-        if eval_environment is None:
+        if evaluator is None:
             return False
-        policy = builder.policy(spec, evaluation=True)
-        mean_return = _evaluate(eval_environment, policy, learner, episodes, seed + 1 + len(curve))
+        mean_return = evaluator.evaluate()
         curve.append((actor.steps, mean_return))
         if report is not None:
             report(actor.steps, mean_return)
@@ -138,30 +147,23 @@ def train(
 
 def _seeded(tables: list[TableConfig], seed: int) -> list[TableConfig]:
     """The same tables with draws of their own for each seed."""
-    import dataclasses
-
     return [dataclasses.replace(table, seed=table.seed + 7919 * seed) for table in tables]
-
-
-def _ready(replay: Replay, table: str, count: int) -> Iterator[Sample]:
-    """Batches that the table gives without waiting; else the iterator raises ReplayTimeout."""
-    return _Ready(replay, table, count)
 
 
 @final
 class _Ready:
-    """An iterator that goes on after it has raised, as a generator would not."""
+    """Batches that the table gives without waiting; else it raises ReplayTimeout."""
 
     def __init__(self, replay: Replay, table: str, count: int) -> None:
         self._replay = replay
         self._table = table
         self._count = count
 
-    def __iter__(self) -> _Ready:
-        return self
-
     def __next__(self) -> Sample:
         return self._replay.sample(self._table, self._count, 0.0)
+
+    def close(self) -> None:
+        """Nothing was begun."""
 
 
 @final
@@ -197,81 +199,3 @@ class _Turns:
         except ReplayTimeout:
             return False
         return True
-
-
-# Until lpml.nodes.Actor and Evaluator are there:
-
-
-class _Acting:
-    def __init__(self, policy: Policy, num_envs: int, seed: int) -> None:
-        import jax
-
-        initial = policy.init(num_envs)
-
-        def act(params: Any, key: Any, observation: Any, begins: Any, state: Any) -> Any:
-            key, used = jax.random.split(key)
-
-            def reset(old: Any, new: Any) -> Any:
-                return jax.numpy.where(begins.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-            state = jax.tree.map(reset, state, initial)
-            out = policy.act(params, used, observation, state)
-            return out.action, out.extras, out.state, key
-
-        self._act = jax.jit(act)
-        self._state, self._key = initial, jax.random.key(seed)
-
-    def __call__(self, params: Any, observation: Any, begins: Any) -> Any:
-        action, extras, self._state, self._key = self._act(
-            params, self._key, observation, begins, self._state
-        )
-        return np.asarray(action), extras
-
-
-class _Actor:
-    def __init__(
-        self,
-        environment: AbstractEnvironment,
-        policy: Policy,
-        learner: Learner,
-        adder: Adder | None,
-        seed: int,
-    ) -> None:
-        self._environment, self._learner, self._adder = environment, learner, adder
-        self._acting = _Acting(policy, environment.num_envs, seed)
-        self._observation = environment.reset(seed)
-        self._begins = np.ones(environment.num_envs, bool)
-        self._totals = np.zeros(environment.num_envs)
-        self.steps = 0
-        self.returns: list[float] = []
-
-    def step(self) -> None:
-        if self._adder is not None and self._begins.any():
-            self._adder.first(self._observation, self._begins)
-        params = self._learner.pull().params
-        action, extras = self._acting(params, self._observation, self._begins)
-        step = self._environment.step(action)
-        if self._adder is not None:
-            self._adder.add(
-                action,
-                step.reward,
-                step.discount,
-                step.arrival,
-                extras,
-                last=step.last,
-                envs=None if step.valid.all() else step.valid,
-            )
-        self.steps += int(step.valid.sum())
-        self._totals += step.reward
-        self.returns += self._totals[step.last].tolist()
-        self._totals[step.last] = 0
-        self._observation, self._begins = step.observation, step.begins
-
-
-def _evaluate(
-    environment: AbstractEnvironment, policy: Policy, learner: Learner, episodes: int, seed: int
-) -> float:
-    actor = _Actor(environment, policy, learner, None, seed)
-    while len(actor.returns) < episodes:
-        actor.step()
-    return float(np.mean(actor.returns))
