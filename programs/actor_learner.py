@@ -1,0 +1,240 @@
+"""Any agent spread over nodes: actors fill a replay, a learner empties it, an evaluator looks on.
+
+Reference: Hoffman et al., "Acme: A Research Framework for Distributed Reinforcement Learning"
+(2020), section 2: actors, dataset and learner apart, held in proportion by the replay's limiter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+import lpml
+from lpml.agents.builder import AbstractBuilder
+from lpml.agents.environments import make_environment
+from lpml.agents.saved import save_policy
+from lpml.errors import UsageError
+from lpml.nodes.actor import Actor
+from lpml.nodes.counter import Counter
+from lpml.nodes.environment import EnvironmentSpec
+from lpml.nodes.evaluator import Evaluator
+from lpml.nodes.experience import example_batch
+from lpml.nodes.learner import Learner
+from lpml.nodes.replay import AbstractReplay, Adder, Prefetcher, Replay, ReplayShards, TableConfig
+from lpml.nodes.roles import Params, VariableSource
+from lpml.nodes.stopper import Stopper
+
+
+def actor_learner(
+    builder: AbstractBuilder,
+    environment: str,
+    *,
+    num_actors: int = 2,
+    envs_per_actor: int = 8,
+    num_replays: int = 1,
+    num_inference_servers: int = 0,
+    evaluation_episodes: int = 20,
+    target_return: float | None = None,
+    max_actor_steps: int | None = None,
+    max_seconds: float | None = None,
+    max_age: float | None = None,
+    learner_gpu: float = 0,
+    seed: int = 0,
+) -> lpml.Program:
+    """A program in which an agent learns an environment.
+
+    When it stops, the policy is in the run folder, for `lpml.agents.load_policy`.
+
+    Args:
+      builder: of the agent.
+      environment: by name, as `make_environment` takes it.
+      num_actors: nodes that act.
+      envs_per_actor: environments in each, stepped together.
+      num_replays: nodes over which the replay is spread.
+      num_inference_servers: nodes that choose the actions of all actors; 0 = each its own.
+      evaluation_episodes: of which the evaluator takes the mean return; 0 = no evaluator.
+      target_return: a mean return that is good enough to stop.
+      max_actor_steps: of all actors, to stop after.
+      max_seconds: to stop after.
+      max_age: seconds that an actor's parameters may be old; `None` = as they come.
+      learner_gpu: accelerators of the learner, a fraction perhaps; 0 = it learns on the CPU.
+      seed: of everything that is drawn.
+
+    Raises:
+      UsageError: the environment cannot be made, or does not fit the agent, or a table could
+        never be sampled.
+    """
+    if num_actors < 1 or num_replays < 1 or num_inference_servers < 0:
+        raise UsageError(
+            f"num_actors={num_actors}, num_replays={num_replays}, num_inference_servers="
+            f"{num_inference_servers}: give at least 1, 1 and 0"
+        )
+    if target_return is not None and evaluation_episodes < 1:
+        raise UsageError(
+            f"target_return={target_return} with evaluation_episodes={evaluation_episodes}: "
+            "nobody would measure it; let the evaluator play at least 1 episode"
+        )
+    if num_inference_servers:
+        raise UsageError("num_inference_servers: not there yet; leave it at 0")
+    spec = find_spec(environment)
+    tables = builder.tables(spec)  # faults show here, before anything is started
+    p = lpml.Program(builder.name)
+    with p.group("counter", resources=lpml.Resources(cpu=0.1)):
+        counter = p.add_node(lpml.Node(Counter))
+    with p.group("stopper", resources=lpml.Resources(cpu=0.1)):
+        stopper = p.add_node(
+            lpml.Node(
+                Stopper,
+                counter,
+                max_steps=max_actor_steps,
+                max_seconds=max_seconds,
+                target_return=target_return,
+                min_episodes=evaluation_episodes,
+            )
+        )
+    with p.group("replay"):
+        shards = [
+            p.add_node(lpml.Node(Replay, _drawing(tables, _seed(seed, shard))))
+            for shard in range(num_replays)
+        ]
+    replay: AbstractReplay = shards[0] if num_replays == 1 else ReplayShards(shards)
+    with p.group("learner", resources=lpml.Resources(cpu=1, gpu=learner_gpu)):
+        learner = p.add_node(lpml.Node(make_learner, builder, spec, replay, counter, seed=seed))
+    with p.group("actor"):
+        for actor in range(num_actors):
+            p.add_node(
+                lpml.Node(
+                    make_actor,
+                    builder,
+                    environment,
+                    learner,
+                    replay,
+                    counter,
+                    actor=actor,
+                    num_actors=num_actors,
+                    num_envs=envs_per_actor,
+                    max_age=max_age,
+                    seed=seed,
+                )
+            )
+    if evaluation_episodes:
+        with p.group("evaluator"):
+            p.add_node(
+                lpml.Node(
+                    make_evaluator,
+                    builder,
+                    environment,
+                    learner,
+                    counter,
+                    stopper,
+                    episodes=evaluation_episodes,
+                    seed=seed,
+                )
+            )
+    return p
+
+
+def find_spec(environment: str) -> EnvironmentSpec:
+    """Of an environment by name; it is made here and closed again."""
+    made = make_environment(environment, 1, 0)
+    try:
+        return made.spec
+    finally:
+        made.close()
+
+
+def make_learner(
+    builder: AbstractBuilder,
+    spec: EnvironmentSpec,
+    replay: AbstractReplay,
+    counter: Counter,
+    *,
+    seed: int,
+) -> Learner:
+    """The learner of an agent, which leaves its policy in the run folder."""
+    batches = builder.batches
+    count = batches.batch_size * batches.updates_per_step
+    table = next(table for table in builder.tables(spec) if table.name == batches.table)
+    return Learner(
+        builder.algorithm(spec),
+        functools.partial(Prefetcher, replay, batches.table, count),
+        batch_size=batches.batch_size,
+        updates_per_step=batches.updates_per_step,
+        replay=replay,
+        table=batches.table,
+        counter=counter,
+        seed=seed,
+        example=example_batch(table, builder.cuts(spec)[batches.table], count),
+        at_end=functools.partial(leave_policy, builder, spec),
+    )
+
+
+def leave_policy(builder: AbstractBuilder, spec: EnvironmentSpec, params: Params) -> None:
+    """Saves a policy in the run folder, if there is one, and says where."""
+    directory = lpml.context().directory
+    if directory is not None:
+        folder = save_policy(directory / "policy", builder, spec, params)
+        print(f"the policy is in {folder}; lpml.agents.load_policy reads it", flush=True)
+
+
+def make_actor(
+    builder: AbstractBuilder,
+    environment: str,
+    variables: VariableSource,
+    replay: AbstractReplay,
+    counter: Counter,
+    *,
+    actor: int,
+    num_actors: int,
+    num_envs: int,
+    max_age: float | None,
+    seed: int,
+) -> Actor:
+    """One of the actors, with environments of its own."""
+    made = make_environment(environment, num_envs, _seed(seed, actor))
+    return Actor(
+        made,
+        builder.policy(made.spec, actor=actor, num_actors=num_actors),
+        variables,
+        Adder(replay, builder.cuts(made.spec), num_envs=num_envs),
+        counter=counter,
+        seed=_seed(seed, actor),
+        max_age=max_age,
+    )
+
+
+def make_evaluator(
+    builder: AbstractBuilder,
+    environment: str,
+    learner: Learner,
+    counter: Counter,
+    stopper: Stopper,
+    *,
+    episodes: int,
+    seed: int,
+) -> Evaluator:
+    """Plays whole episodes without exploration, all at once where there are few."""
+    num_envs = min(episodes, 20)
+    made = make_environment(environment, num_envs, _seed(seed, -1))
+    return Evaluator(
+        made,
+        builder.policy(made.spec, evaluation=True),
+        learner,
+        episodes=episodes,
+        counter=counter,
+        stopper=stopper,
+        seed=_seed(seed, -1),
+    )
+
+
+def _seed(seed: int, actor: int) -> int:
+    """Of one actor, or of the evaluator (-1): others than those of any other."""
+    state: int = np.random.SeedSequence([seed, actor + 1]).generate_state(1)[0].item()
+    return state & 0x7FFFFFFF
+
+
+def _drawing(tables: list[TableConfig], seed: int) -> list[TableConfig]:
+    """The same tables with random numbers of their own."""
+    return [dataclasses.replace(table, seed=table.seed + seed) for table in tables]
