@@ -157,8 +157,7 @@ class RateLimiter:
     """The counters behind a limiter. No clock, no lock."""
 
     def __init__(self, limiter: AbstractLimiter) -> None:
-        self._limiter = limiter
-        self._bounds = limiter.bounds
+        self._enforce(limiter)
         self.inserts = 0
         self.samples = 0
         self._base = 0.0  # diff when the limiter was set
@@ -189,14 +188,6 @@ class RateLimiter:
         """Whether `count` samples may be taken now from a table of `size` items."""
         return size >= self._bounds.min_size and self.diff - count >= self._bounds.min_diff - 1e-9
 
-    @property
-    def largest_batch(self) -> float:
-        """The largest batch that does not have to wait for ever."""
-        bounds = self._bounds
-        whole = all(float(value).is_integer() for value in bounds[1:])
-        slack = bounds.max_diff - bounds.min_diff - bounds.samples_per_insert + (1 if whole else 0)
-        return max(1.0, slack)
-
     def why_no_insert(self, size: int) -> str:
         """Why an insert has to wait, in a few words."""
         return (
@@ -215,11 +206,19 @@ class RateLimiter:
 
     def change(self, limiter: AbstractLimiter, size: int) -> None:
         """Enforces `limiter` from now on, as if all had been in proportion so far."""
-        self._limiter = limiter
-        self._bounds = bounds = limiter.bounds
+        self._enforce(limiter)
+        bounds = self._bounds
         counted = size if limiter.loses_nothing else min(size, bounds.min_size)
         self._base = counted * bounds.samples_per_insert
         self._base_inserts, self._base_samples = self.inserts, self.samples
+
+    def _enforce(self, limiter: AbstractLimiter) -> None:
+        self._limiter = limiter
+        self._bounds = bounds = limiter.bounds
+        whole = all(float(value).is_integer() for value in bounds[1:])
+        slack = bounds.max_diff - bounds.min_diff - bounds.samples_per_insert + (1 if whole else 0)
+        self.largest_batch = max(1.0, slack)
+        """The largest batch that does not have to wait for ever."""
 
     def save(self) -> dict[str, Any]:
         """The counters, and what is enforced, in numbers."""
@@ -229,8 +228,7 @@ class RateLimiter:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Puts back what `save` returned."""
-        self._limiter = _from_numbers(state["limiter"])
-        self._bounds = self._limiter.bounds
+        self._enforce(_from_numbers(state["limiter"]))
         self.inserts = int(state["inserts"])
         self.samples = int(state["samples"])
         self._base = float(state["base"])

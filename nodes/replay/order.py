@@ -66,14 +66,17 @@ class InsertionOrder:
 
     def draw(self, count: int, rng: np.random.Generator) -> Ints:
         """`count` slots, uniformly, with replacement."""
-        window = self._tail - self._head
-        slots = self._ring[(self._head + rng.integers(0, window, count)) % len(self._ring)]
-        while True:
+        slots = self._draw(count, rng)
+        while slots.min() < 0:
             holes = np.flatnonzero(slots < 0)
-            if len(holes) == 0:
-                return slots
-            places = self._head + rng.integers(0, window, len(holes))
-            slots[holes] = self._ring[places % len(self._ring)]
+            slots[holes] = self._draw(len(holes), rng)
+        return slots
+
+    def _draw(self, count: int, rng: np.random.Generator) -> Ints:
+        """Places of the ring, uniformly to within 2**-53, in a third of the time of `integers`."""
+        places = (rng.random(count) * (self._tail - self._head)).astype(np.int64)
+        places += self._head % len(self._ring)
+        return self._ring.take(places, mode="wrap")
 
     def all(self) -> Ints:
         """Every slot, oldest first."""

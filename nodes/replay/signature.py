@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -45,7 +45,7 @@ class Signature:
       UsageError: a leaf is no array, or there is none.
     """
 
-    __slots__ = ("_template", "fields")
+    __slots__ = ("_build", "_template", "fields")
 
     def __init__(self, example: Any) -> None:
         self._template = _describe(example, "")
@@ -54,6 +54,7 @@ class Signature:
         if not fields:
             raise UsageError(f"signature {example!r} has no array: give a step with its arrays")
         self.fields: tuple[Field, ...] = tuple(fields)
+        self._build = _builder(self._template)
 
     def flatten(self, tree: Any, what: str = "step") -> list[Any]:
         """The leaves of `tree` in the order of `fields`; not looked at, only found.
@@ -67,7 +68,7 @@ class Signature:
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The step that has these leaves, in the order of `fields`."""
-        return _rebuild(self._template, iter(leaves))
+        return self._build(iter(leaves))
 
     def columns(self, tree: Any, what: str = "steps") -> tuple[list[Array], int]:
         """The arrays `[N, ...]` of a batch of steps, checked, with N.
@@ -107,6 +108,7 @@ class Signature:
         fields: list[Field] = []
         _collect(template, fields)
         self.fields = tuple(fields)
+        self._build = _builder(template)
 
 
 def signature_of(example: Any) -> Signature:
@@ -216,10 +218,15 @@ def _name(template: Any, index: int) -> object:
     return index if names is None else names[index]
 
 
-def _rebuild(template: Any, leaves: Any) -> Any:
+def _builder(template: Any) -> Callable[[Iterator[Any]], Any]:
+    """What makes a container like `template` from an iterator over its leaves."""
     if isinstance(template, Field):
-        return next(leaves)
+        return next
     if template is None:
-        return None
-    children = _children(template) or []
-    return _like(template, [_rebuild(child, leaves) for _, child in children])
+        return lambda leaves: None
+    parts = [_builder(child) for _, child in _children(template) or ()]
+    if isinstance(template, Mapping):
+        names = sorted(template)
+        return lambda leaves: dict(zip(names, [part(leaves) for part in parts], strict=True))
+    make = getattr(type(template), "_make", type(template))
+    return lambda leaves: make([part(leaves) for part in parts])

@@ -140,7 +140,7 @@ class Table:
         self._evictor = config.remover.evictor(self._order, self._age_of)
         self._rng = np.random.Generator(np.random.Philox(key=config.seed))
         # All columns of a slot share a cache line: drawn at random, an item costs one miss.
-        integers = np.zeros((size, 8), np.int64)
+        self._items = integers = np.zeros((size, 8), np.int64)
         floats = integers.view(np.float64)
         self._keys = integers[:, 0]  # slot + max_size * generation; -1 - key = gone
         self._ages = integers[:, 1]  # counts insertions
@@ -231,7 +231,9 @@ class Table:
             priorities, ages = priorities[survivors], ages[survivors]
         self.store.hold(self._rows(starts, lengths))
         if len(victims):
-            self._remove(victims)
+            reused = len(starts) >= len(victims)  # at once, each of their slots
+            self._detach(victims, reused)
+            self._forget(victims)
         self._place(starts, lengths, priorities, ages)
 
     def draw(self, count: int, hold: bool = False) -> Draw:
@@ -250,15 +252,16 @@ class Table:
             drawn, spent = self._draw_limited(count, self.config.max_times_sampled)
         slots, probabilities, offsets = drawn
         self.limiter.samples += count
-        starts, lengths = self._starts[slots], self._lengths[slots]
+        columns = self._items.take(slots, axis=0).T.copy()  # as they stand in `__init__`
+        starts, lengths = columns[2], columns[3]
         if offsets is not None:
             starts = self.store.advance(starts, offsets)
             lengths = np.full(count, self.config.view.rows)
         info = SampleInfo(
-            keys=self._keys[slots],
+            keys=columns[0],
             probabilities=probabilities,
-            priorities=self._priorities[slots],
-            times_sampled=self._times[slots],
+            priorities=columns[5].view(np.float64),
+            times_sampled=columns[4],
             size=size,
         )
         if hold:
@@ -451,11 +454,12 @@ class Table:
         self._detach(slots)
         self._forget(slots)
 
-    def _detach(self, slots: Ints) -> None:
-        """`slots` will not be drawn again."""
+    def _detach(self, slots: Ints, reused: bool = False) -> None:
+        """The items of `slots` will not be drawn again; others will, if they are `reused`."""
         self._count(slots, -1)
         self._order.remove(slots)
-        self._selector.remove(slots)
+        if not reused:
+            self._selector.remove(slots)
 
     def _forget(self, slots: Ints) -> None:
         """Lets go of the steps, and of the slots: a gone key is kept as -1 - key."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lpml.errors import UsageError
-from lpml.nodes.replay.compact import Arena
+from lpml.nodes.replay.compact import Arena, reduce_joined
 from lpml.nodes.replay.signature import Array, Bools, Ints, Signature
 from lpml.nodes.replay.steps import StepStore
 
@@ -31,6 +31,9 @@ class Step(NamedTuple):
     """0 where the action ended the episode for good, else 1, also where it was cut off by time."""
     extras: Any = ()
     """What else the learner needs, such as the log-probability of the action."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return reduce_joined(self, protocol)
 
 
 class Transition(NamedTuple):

@@ -178,11 +178,13 @@ def test_numbers_that_make_no_sense_are_refused(make: Any) -> None:
 
 def cut_all(cut: Any, length: int, pieces: list[int]) -> list[tuple[int, int]]:
     """The windows of an episode of `length` rows, sent in pieces."""
-    start, windows = 0, []
+    start, windows = np.array([0]), []
     ends = sorted({min(piece, length) for piece in pieces} | {length})
     for end in ends:
-        starts, lengths, start = cut.cut(start, end, start == 0, end == length)
-        windows += list(zip(starts.tolist(), lengths.tolist(), strict=True))
+        found = cut.cut(start, np.array([end]), start == 0, np.array([end == length]))
+        assert found.counts.tolist() == [len(found.starts)]
+        start = found.following
+        windows += list(zip(found.starts.tolist(), found.lengths.tolist(), strict=True))
     return windows
 
 

@@ -68,7 +68,7 @@ class Driver:
         rows = self.store.append(
             [np.arange(self.count, self.count + spans.sum())], int(spans.sum())
         )
-        self.store.link(rows)
+        self.store.link(rows, np.array([len(rows)]))
         self.table.insert(rows[starts], spans, np.array(priorities))
         self.store.release(rows)
         values = (self.count + starts).tolist()
@@ -254,7 +254,7 @@ def test_slices_cross_from_one_stretch_of_rows_to_another() -> None:
     scattered = store.append([np.zeros(30, np.int64)], 30)
     store.release(scattered[::3])
     rows = store.append([np.arange(10)], 10)
-    store.link(rows)
+    store.link(rows, np.array([len(rows)]))
     driver.table.insert(rows[:1], np.array([10]), np.ones(1))
     steps = driver.sample(200).data.steps
     assert (np.diff(steps, axis=1) == 1).all()
