@@ -15,7 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Runs distributed machine-learning programs: typed graphs of services.",
-    epilog="Exit codes: 0 finished, 1 a node failed, 2 bad usage or program, 130 interrupted.",
+    epilog="Exit codes: 0 finished, 1 a node failed, 2 bad usage or program, 130 interrupted, "
+    "143 preempted by SIGTERM.",
 )
 _WITH_FLAGS: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -25,10 +26,12 @@ for _verb in (program_verbs.run, program_verbs.check, program_verbs.plan, progra
         add_help_option=False,  # `--help` after a program shows the flags of that program
         epilog=f"The program's own flags follow it; see `lpml {_verb.__name__} PROGRAM --help`.",
     )(_verb)
+app.command()(program_verbs.resume)
 app.command("list")(program_verbs.list_)
 app.command()(run_verbs.ps)
 app.command()(run_verbs.stop)
 app.command()(run_verbs.stack)
+app.command()(run_verbs.scale)
 app.command()(run_verbs.logs)
 app.command()(run_verbs.plot)
 

@@ -78,6 +78,22 @@ Directory = Annotated[
         show_default=False,
     ),
 ]
+CheckpointEvery = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Save the state of all stateful nodes so often, and when the run stops.",
+        show_default=False,
+    ),
+]
+StopTimeout = Annotated[
+    float, typer.Option(help="Seconds that a stop may take before what still runs is killed.")
+]
+StartTimeout = Annotated[
+    float, typer.Option(help="Seconds that the constructor of a node may take.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines now and then instead of a live table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and exit.")]
 Output = Annotated[

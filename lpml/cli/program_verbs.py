@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpml.cli.guard import verb
-from lpml.cli.options import Directory, Help, Json, Launch, Output, Target
+from lpml.cli.options import (
+    AnyRun,
+    CheckpointEvery,
+    Directory,
+    Help,
+    Json,
+    Launch,
+    Output,
+    Plain,
+    Quiet,
+    StartTimeout,
+    StopTimeout,
+    Target,
+)
 from lpml.cli.words import count
 from lpml.errors import GraphError, UsageError
 
@@ -24,26 +38,54 @@ def run(
     target: Target = "",
     launch: Launch = "local_mp",
     directory: Directory = None,
-    stop_timeout: Annotated[
-        float, typer.Option(help="Seconds that a stop may take before what still runs is killed.")
-    ] = 10.0,
-    start_timeout: Annotated[
-        float, typer.Option(help="Seconds that the constructor of a node may take.")
-    ] = 120.0,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Lines now and then instead of a live table.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
+    checkpoint_every: CheckpointEvery = None,
+    stop_timeout: StopTimeout = 10.0,
+    start_timeout: StartTimeout = 120.0,
+    plain: Plain = False,
+    quiet: Quiet = False,
     json_: Json = False,
     help_: Help = False,
 ) -> int:
     """Run a program to its end. Ctrl-C stops it, a second Ctrl-C kills it."""
-    from lpml.cli import running
+    from lpml.cli import resuming, running
 
     program = _program(context, target, help_)
     options = running.Options(
         launch=launch,
         directory=directory,
+        stop_timeout=stop_timeout,
+        start_timeout=start_timeout,
+        live=not plain,
+        quiet=quiet,
+        json=json_,
+        checkpoint_every=checkpoint_every,
+    )
+    command = resuming.command(target, context.args, options)
+    return running.run(program, dataclasses.replace(options, command=command))
+
+
+@verb
+def resume(
+    run: AnyRun = "latest",
+    launch: Annotated[
+        str, typer.Option(metavar="LAUNCHER", help="Another launcher.", show_default=False)
+    ] = "",
+    directory: Directory = None,
+    checkpoint_every: CheckpointEvery = None,
+    stop_timeout: StopTimeout = 10.0,
+    start_timeout: StartTimeout = 120.0,
+    plain: Plain = False,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> int:
+    """Go on with a run that has ended, from its last checkpoint, with the same arguments."""
+    from lpml.cli import resuming, running
+
+    program, options = resuming.prepare(run, directory)
+    options = dataclasses.replace(
+        options,
+        launch=launch or options.launch,
+        checkpoint_every=checkpoint_every or options.checkpoint_every,
         stop_timeout=stop_timeout,
         start_timeout=start_timeout,
         live=not plain,

@@ -20,6 +20,7 @@ VALUES: Mapping[str, tuple[str, Callable[[str], object]]] = {  # flag -> (option
     "--runs-dir": ("directory", Path),
     "--stop-timeout": ("stop_timeout", float),
     "--start-timeout": ("start_timeout", float),
+    "--checkpoint-every": ("checkpoint_every", float),
 }
 SWITCHES: Mapping[str, tuple[str, bool]] = {
     "--plain": ("live", False),
@@ -76,12 +77,13 @@ def read(argv: Sequence[str]) -> Line | None:
 
 def run(line: Line) -> int:
     """Runs the program and returns the exit code."""
-    from lpml.cli import factories, running
+    from lpml.cli import factories, resuming, running
     from lpml.cli.arguments import build
     from lpml.cli.guard import exit_code
 
     def action() -> int:
         program = build(factories.find(line.target), line.flags, [*VALUES, *SWITCHES, "--help"])
-        return running.run(program, line.options)
+        command = resuming.command(line.target, line.flags, line.options)
+        return running.run(program, dataclasses.replace(line.options, command=command))
 
     return exit_code(action, as_json=line.options.json)

@@ -84,6 +84,36 @@ def stack(
 
 
 @verb
+def scale(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run that `lpml ps` shows, or how its name begins.",
+            autocompletion=complete_live,
+            show_default=False,
+        ),
+    ],
+    group: Annotated[
+        str, typer.Argument(metavar="GROUP", help="Such as worker.", show_default=False)
+    ],
+    count: Annotated[
+        int, typer.Argument(metavar="N", help="Nodes it is to have.", show_default=False)
+    ],
+    json_: Json = False,
+) -> None:
+    """Give a group of a running program more or fewer nodes."""
+    from lpml.cli import runs
+
+    info = runs.find(run)
+    names = runs.scale(info, group, count)
+    if json_:
+        print(json.dumps({"run": info.run, "group": group, "nodes": names}))
+    else:
+        print(f"{info.run}: {group} has {len(names)} nodes now")
+
+
+@verb
 def logs(
     run: AnyRun = "latest",
     node: Annotated[

@@ -6,8 +6,8 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, final
@@ -37,6 +37,11 @@ class Options:
     """A picture that is drawn again and again, where there is a terminal."""
     quiet: bool = False
     json: bool = False
+    checkpoint_every: float | None = None
+    resume: Path | None = None
+    """The run folder to go on with."""
+    command: Mapping[str, Any] = field(default_factory=dict)
+    """How the program was made, for `lpml resume`."""
 
 
 @final
@@ -44,7 +49,8 @@ class Interrupts:
     """Counts the signals that ask for the end, instead of dying of them, while it is entered.
 
     SIGTERM and a closed terminal count as one; SIGINT counts each time. A signal that was ignored
-    before (`nohup`) stays ignored. A third SIGINT acts as if nobody listened.
+    before (`nohup`) stays ignored. A third SIGINT acts as if nobody listened. SIGTERM is what
+    schedulers send before they take the machine away: state is saved then.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -64,6 +70,16 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+    @property
+    def preempted(self) -> bool:
+        """Whether the first of them was SIGTERM."""
+        return self.name == "SIGTERM"
+
+    @property
+    def exit_code(self) -> int:
+        """143 after SIGTERM, 130 after another, 0 after none."""
+        return 143 if self.preempted else 130 if self.count else 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -164,7 +180,8 @@ def run(program: Program, options: Options) -> int:
     """Runs a program to its end.
 
     Returns:
-      The exit code: 0 finished or stopped by `lpml stop`, 1 a node failed, 130 interrupted.
+      The exit code: 0 finished or stopped by `lpml stop`, 1 a node failed, 130 interrupted, 143
+      preempted (SIGTERM).
     """
     from lpml.launchers import launch
 
@@ -178,6 +195,9 @@ def run(program: Program, options: Options) -> int:
                 terminal=not (options.quiet or options.json),
                 stop_timeout=options.stop_timeout,
                 start_timeout=options.start_timeout,
+                checkpoint_every=options.checkpoint_every,
+                resume=options.resume,
+                command=options.command,
             )
             try:
                 _follow(running, shown, interrupts)
@@ -229,7 +249,8 @@ class _Stopper:
             return
         if count == 1:
             self._shown.say("lpml: stopping; interrupt once more to kill what still runs")
-            self._run.request_stop(f"interrupted by {interrupts.name}")
+            save = interrupts.preempted
+            self._run.request_stop(f"interrupted by {interrupts.name}", save=save)
         else:
             self._shown.say("lpml: killing what still runs")
             self._run.request_stop(f"interrupted twice, last by {interrupts.name}", timeout=0.0)
@@ -245,7 +266,7 @@ def _end(running: Run) -> RunStatus:
 def _report(
     status: RunStatus, failure: NodeError | None, interrupts: Interrupts, options: Options
 ) -> int:
-    code = 1 if failure is not None else 130 if interrupts.count else 0
+    code = 1 if failure is not None else interrupts.exit_code
     if options.json:
         result = status.to_json()
         result["exit_code"] = code

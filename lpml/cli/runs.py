@@ -102,6 +102,25 @@ def stack(info: RunInfo, node: str) -> str:
         wire.close(client)
 
 
+def scale(info: RunInfo, group: str, count: int) -> list[str]:
+    """The nodes that a group of a run has from now on.
+
+    Raises:
+      UsageError: it cannot have so many; the message says why.
+      LaunchError: the run does not answer.
+    """
+    client = _client(info)
+    try:
+        with deadline(_PATIENCE):
+            return list(client.scale(group, count))
+    except UsageError as error:  # raised over there; the text says it all
+        raise UsageError(str(getattr(error, "cause", error))) from None
+    except CallError as error:
+        raise _no_answer(info, error) from error
+    finally:
+        wire.close(client)
+
+
 def _client(info: RunInfo) -> Any:
     return control.connect(info.control)
 

@@ -90,6 +90,15 @@ class AbstractLauncher(ABC):
         """Waits until something happens, `wake` is called or `timeout` seconds passed."""
 
     @abstractmethod
+    def replan(self, plan: Plan) -> None:
+        """The program has other nodes from now on. New ones are started by a decision, and those
+        that are not in the plan any more are told to end by others.
+
+        Raises:
+          LaunchError: the machine refuses what a new node needs; nothing was changed.
+        """
+
+    @abstractmethod
     def order(self, order: CutOrder) -> None:
         """Has a node do its part in a checkpoint; the answer comes as an event `cut`.
 

@@ -59,16 +59,13 @@ class Checkpointing:
         adopt: Callable[[Mapping[str, str]], object],
         resumed: Checkpoint | None = None,
     ) -> None:
-        self._plan = plan
         self._supervisor = supervisor
         self._checkpoints = Checkpoints(folder)
         self._every = every
         self._order = order
         self._adopt = adopt
         self._seconds_before = 0.0 if resumed is None else resumed.manifest.seconds
-        self._levels = levels(plan)
-        self._stateful = {node.name: node.service for node in plan.nodes if node.stateful}
-        self._has_loop = {node.name for node in plan.nodes if node.interface.has_run}
+        self.replan(plan)
         self._cut: Cut | None = None
         self._manifest: Manifest | None = None
         self._requests: list[CutRequest] = []
@@ -77,6 +74,13 @@ class Checkpointing:
         self._began = 0.0
         if resumed is not None:
             self._use(resumed)
+
+    def replan(self, plan: Plan) -> None:
+        """The program has other nodes from now on."""
+        self._plan = plan
+        self._levels = levels(plan)
+        self._stateful = {node.name: node.service for node in plan.nodes if node.stateful}
+        self._has_loop = {node.name for node in plan.nodes if node.interface.has_run}
 
     @property
     def possible(self) -> bool:

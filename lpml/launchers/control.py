@@ -20,6 +20,10 @@ class ControlledRun(Protocol):
 
     def stack(self, name: str, timeout: float = 5.0) -> str: ...
 
+    def scale(self, group: str, count: int) -> tuple[str, ...]: ...
+
+    def checkpoint(self, timeout: float = 60.0) -> Path: ...
+
 
 @final
 class Control:
@@ -37,6 +41,16 @@ class Control:
     def stop(self, reason: str = "", timeout: float | None = None) -> None:
         """Asks for the end and returns at once; the run is over when its socket is gone."""
         self._run.request_stop(reason, timeout)
+
+    @concurrent
+    def scale(self, group: str, count: int) -> list[str]:
+        """As `Run.scale`."""
+        return list(self._run.scale(group, count))
+
+    @concurrent
+    def checkpoint(self, timeout: float = 60.0) -> str:
+        """As `Run.checkpoint`."""
+        return str(self._run.checkpoint(timeout))
 
     @concurrent
     def stack(self, node: str, timeout: float = 5.0) -> str:

@@ -80,7 +80,7 @@ class NodeRecord:
     begun_at: float | None = None  # when its constructor could begin
     ready_at: float | None = None  # when its constructor returned
     inspected: bool = False
-    leaving_by: float | None = None  # it leaves a program that goes on; until when
+    left: bool = False  # it leaves, or has left, a program that goes on
     detail: str = ""
 
     def start(self, now: float) -> None:
@@ -88,4 +88,5 @@ class NodeRecord:
         self.state = "starting"
         self.alive = self.working = True
         self.has_run = self.asked = self.closed = self.terminated = self.killed = False
+        self.left = False
         self.started_at, self.begun_at, self.ready_at, self.inspected = now, None, None, False

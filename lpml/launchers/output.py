@@ -27,12 +27,18 @@ class Echo:
     """
 
     def __init__(self, logs: Mapping[str, Path], stream: TextIO | None = None) -> None:
-        width = max((len(node) for node in logs), default=0)
+        self._width = max((len(node) for node in logs), default=0)
         self._tails = [
-            _Tail(node.ljust(width), path, _COLOURS[i % len(_COLOURS)])
+            _Tail(node.ljust(self._width), path, _COLOURS[i % len(_COLOURS)])
             for i, (node, path) in enumerate(logs.items())
         ]
         self._stream = stream
+
+    def add(self, node: str, path: Path) -> None:
+        """One more log."""
+        if all(tail.path != path for tail in self._tails):
+            colour = _COLOURS[len(self._tails) % len(_COLOURS)]
+            self._tails.append(_Tail(node.ljust(self._width), path, colour))
 
     def poll(self) -> None:
         """Shows what was added since the last time."""
@@ -67,13 +73,16 @@ class _Tail:
     def __init__(self, label: str, path: Path, colour: int) -> None:
         self.label = label
         self.colour = colour
-        self._path = path
-        self._at = 0
+        self.path = path
+        try:
+            self._at = os.stat(path).st_size  # of a run that is resumed, only what is new
+        except OSError:
+            self._at = 0
         self._rest = b""
 
     def lines(self, last: bool) -> list[str]:
         try:
-            size = os.stat(self._path).st_size
+            size = os.stat(self.path).st_size
             if size == self._at and not last:
                 return []
             found = self._read(size)
@@ -87,9 +96,9 @@ class _Tail:
     def _read(self, size: int) -> list[bytes]:
         found: list[bytes] = []
         if size - self._at > _MOST:
-            found.append(b"[... %d MB more in %s]" % ((size - self._at) >> 20, bytes(self._path)))
+            found.append(b"[... %d MB more in %s]" % ((size - self._at) >> 20, bytes(self.path)))
             self._at = size - _MOST
-        with self._path.open("rb", buffering=0) as file:
+        with self.path.open("rb", buffering=0) as file:
             file.seek(self._at)
             while part := file.read(_CHUNK):
                 self._at += len(part)

@@ -24,7 +24,7 @@ from lpml.launchers import devices, exits, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
-from lpml.launchers.plan import Plan
+from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.preloading import needed
 from lpml.launchers.process import NodeProcess
 from lpml.launchers.questions import Questions
@@ -82,12 +82,35 @@ class ProcessLauncher(AbstractLauncher):
 
     def _prepare(self) -> None:
         for node in self._plan.nodes:
-            self._folder.log_file(node.name).touch()
             process = self._processes.setdefault(node.process, NodeProcess(node.process, []))
             process.nodes.append(node)
             self._of[node.name] = process
-        for name, address in self._addresses.items():
-            self._listeners[name] = wire.listen(Path(address.removeprefix("unix:")))
+        for node in self._plan.nodes:
+            self._prepare_node(node)
+
+    def _prepare_node(self, node: NodePlan) -> None:
+        self._folder.log_file(node.name).touch()
+        path = Path(self._addresses[node.name].removeprefix("unix:"))
+        path.unlink(missing_ok=True)  # of a node of this name that has left
+        self._listeners[node.name] = wire.listen(path)
+
+    def replan(self, plan: Plan) -> None:
+        known = {node.name for node in self._plan.nodes}
+        _make_room(len(plan.nodes))
+        new = [node for node in plan.nodes if node.name not in known]
+        try:
+            for node in new:
+                number = len(self._addresses)
+                self._addresses.setdefault(node.name, f"unix:{self._sockets / f'{number}.sock'}")
+                self._interfaces[node.name] = node.interface
+                self._prepare_node(node)
+        except OSError as error:
+            self._stop_listening(node.name for node in new)
+            raise disk_error(self._folder.logs, error) from error
+        for node in new:
+            process = NodeProcess(node.process, [node])
+            self._processes[node.process] = self._of[node.name] = process
+        self._plan = plan
 
     def _give_back(self) -> None:
         self._stop_listening(list(self._listeners))
@@ -208,7 +231,8 @@ class ProcessLauncher(AbstractLauncher):
         )
 
     def _stack_file(self, process: NodeProcess) -> Path:
-        return self._sockets / f"{self._plan.nodes.index(process.nodes[0])}.stacks"
+        stem = Path(self._addresses[process.nodes[0].name].removeprefix("unix:")).stem
+        return self._sockets / f"{stem}.stacks"
 
     def order(self, order: CutOrder) -> None:
         self._of[order.node].tell({"what": "cut", "order": asdict(order)})

@@ -59,12 +59,10 @@ class Run:
         """The run's id: the name of its folder."""
         self.folder = folder
         self.launch = plan.launch
-        self.plan = plan
-        self._nodes = {node.name: node for node in plan.nodes}
         self._stop_timeout = stop_timeout
         self._pid = os.getpid()
         self._supervisor = Supervisor(
-            self._nodes,
+            [node.name for node in plan.nodes],
             start_timeout=start_timeout,
             stop_timeout=stop_timeout,
             policies={node.name: node.restart for node in plan.nodes},
@@ -113,6 +111,11 @@ class Run:
         self._watch.at_the_end(control.close)
         rendezvous.publish(sockets, self.name, self.plan.program, self.launch, self.folder.path)
         control.start()
+
+    @property
+    def plan(self) -> Plan:
+        """What was started, with what `scale` has changed since."""
+        return self._watch.plan
 
     @property
     def failure(self) -> NodeError | None:
@@ -218,6 +221,35 @@ class Run:
         self._watch.settle(_REPORT_TIMEOUT)
         return self._describe(reports)
 
+    def scale(self, group: str, count: int) -> tuple[str, ...]:
+        """Gives a group of stateless nodes more or fewer of them, while the program runs.
+
+        New nodes have the arguments of the group's last one, and start at once; the last ones are
+        the first to leave, as in a stop of their own. Returns when that is under way.
+
+        Args:
+          group: such as `actor`.
+          count: how many nodes it is to have.
+
+        Returns:
+          The names of its nodes from now on.
+
+        Raises:
+          UsageError: there is no such group, or its nodes cannot come and go: others hold handles
+            of them, they have state, accelerators or a process in common.
+          LaunchError: the machine refuses what a new node needs, or the run has ended.
+        """
+        from lpml.launchers.scaling import ScaleRequest
+
+        request = ScaleRequest(group, count)
+        self._watch.request_scale(request)
+        while not request.done.wait(0.1):
+            if self._watch.ended.is_set() and not request.done.is_set():
+                raise LaunchError(f"run {self.name} has ended; there is nothing to scale")
+        if request.error is not None:
+            raise request.error
+        return request.names
+
     def stack(self, name: str, timeout: float = 5.0) -> str:
         """The Python stacks of every thread of a node, even of one that hangs in foreign code.
 
@@ -245,13 +277,12 @@ class Run:
             raise self.failure
 
     def __repr__(self) -> str:
-        return f"<Run {self.name}: {len(self._nodes)} nodes on {self.launch}, {self._state()}>"
+        return f"<Run {self.name}: {len(self.plan.nodes)} nodes on {self.launch}, {self._state()}>"
 
     def _check(self, name: str) -> None:
-        if name not in self._nodes:
-            raise UsageError(
-                f"{name!r}: no such node in run {self.name}{closest(name, tuple(self._nodes))}"
-            )
+        names = tuple(node.name for node in self.plan.nodes)
+        if name not in names:
+            raise UsageError(f"{name!r}: no such node in run {self.name}{closest(name, names)}")
 
     def _state(self) -> str:
         if self._watch.trouble:
@@ -298,7 +329,7 @@ class Run:
             peak_memory=self._engine.peak_memory(node.name),
             detail=self._supervisor.detail(node.name),
             address=self._engine.address(node.name),
-            restarts=self._supervisor.attempt(node.name),
+            restarts=self._supervisor.restarts(node.name),
         )
 
 

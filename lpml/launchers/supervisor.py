@@ -74,6 +74,8 @@ class Supervisor:
         }
         self._restarts = any(policy.when != "never" for policy in policies.values())
         self._groups: list[Group] = []  # nodes that are about to start again
+        self._leaving: list[Stop] = []  # nodes that leave while the program goes on
+        self._first_attempts = dict(attempts or {})
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._stop: Stop | None = None
@@ -130,6 +132,15 @@ class Supervisor:
         """How many times a node was started before."""
         return self._nodes[node].attempt
 
+    @property
+    def leaving(self) -> tuple[str, ...]:
+        """Nodes that were told to leave and are not gone."""
+        return tuple(name for name, node in self._nodes.items() if node.left and node.alive)
+
+    def restarts(self, node: str) -> int:
+        """How many times a node was started again in this run."""
+        return self._nodes[node].attempt - self._first_attempts.get(node, 0)
+
     def detail(self, node: str) -> str:
         """One line on why the node is in its state, or ""."""
         return self._nodes[node].detail
@@ -146,7 +157,8 @@ class Supervisor:
         ends = [self._start_deadline(node) for _, node in self._starting()]
         for group in self._groups:
             ends += [end for end in (group.due, group.give_up_at) if end is not None]
-        return min(ends, default=None)
+        leaving = [stop.next_deadline(self._ticked) for stop in self._leaving]
+        return min([*ends, *(end for end in leaving if end is not None)], default=None)
 
     # What happens.
 
@@ -154,6 +166,28 @@ class Supervisor:
         """The launcher is ready to start nodes."""
         self._ticked = now
         return self._start(self._nodes, now)
+
+    def join(self, node: str, policy: Restart, unit: str | None, now: float) -> list[Decision]:
+        """A node is added to the program while it runs, or comes back to it."""
+        self._ticked = now
+        if node in self._nodes:
+            self._nodes[node].attempt += 1
+        else:
+            self._nodes[node] = NodeRecord(Budget(policy))
+            self._restarts = self._restarts or policy.when != "never"
+            if unit is not None:
+                self._units[node] = unit
+        return self._start([node], now)
+
+    def leave(self, node: str, now: float) -> list[Decision]:
+        """A node is to end while the program goes on."""
+        self._ticked = now
+        known = self._nodes[node]
+        known.left = True
+        self._groups = [group for group in self._groups if node not in group.names]
+        stop = Stop({node: known}, now, self._stop_timeout, self._notes)
+        self._leaving.append(stop)
+        return stop.begin() + self._advance(now)
 
     def begun(self, node: str, now: float) -> list[Decision]:
         """The node has its process or thread; what it has for its constructor counts from here."""
@@ -180,10 +214,11 @@ class Supervisor:
         if known.state not in ("starting", "running"):
             return self._advance(now)
         known.working = False
-        if self._stop is None and node not in self._stateful and known.budget.covers(failed=False):
+        again = self._stop is None and not known.left and node not in self._stateful
+        if again and known.budget.covers(failed=False):
             pause = known.budget.spend(_served(known, now))
             return self._gather(node, self._unit_of(node), pause) or [Decision("retire", node)]
-        known.state = "finished" if self._stop is None else "stopped"
+        known.state = "stopped" if known.left or self._stop is not None else "finished"
         return self._advance(now)
 
     def failed(self, failure: Failure, now: float) -> list[Decision]:
@@ -309,6 +344,10 @@ class Supervisor:
         name = failure.node
         known = self._nodes[name]
         known.detail = failure.reason
+        if known.left and self._stop is None:
+            known.state = "stopped"
+            self._accidents.append(Accident(failure, "it was leaving the program"))
+            return []
         budget = known.budget
         covered = self._stop is None and budget.covers(failed=True)
         if covered and (name not in self._stateful or self.has_cut):
@@ -318,7 +357,8 @@ class Supervisor:
             if back:
                 what += ", and the whole run is set back to its last checkpoint"
             self._accidents.append(Accident(failure, what))
-            return self._gather(name, tuple(self._nodes) if back else self._unit_of(name), pause)
+            present = tuple(other for other, node in self._nodes.items() if not node.left)
+            return self._gather(name, present if back else self._unit_of(name), pause)
         if covered:
             failure = _because(failure, _NO_CUT)
         elif budget.used and self._stop is None:
@@ -423,6 +463,10 @@ class Supervisor:
 
     def _advance(self, now: float) -> list[Decision]:
         decisions: list[Decision] = []
+        if self._stop is None:
+            for stop in self._leaving:
+                decisions += stop.advance(now)
+            self._leaving = [stop for stop in self._leaving if stop.phase != "ended"]
         if self._stop is None and self._all_returned():
             self._reason = self._reason or "every run() returned"
             decisions += self._begin_stop(now)
@@ -436,7 +480,7 @@ class Supervisor:
 
     def _all_returned(self) -> bool:
         nodes = self._nodes.values()
-        with_run = [node for node in nodes if node.has_run]
+        with_run = [node for node in nodes if node.has_run and not node.left]
         return bool(with_run) and self.all_ready and not any(node.working for node in with_run)
 
 

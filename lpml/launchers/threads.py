@@ -45,15 +45,25 @@ class ThreadLauncher(AbstractLauncher):
         self._threads: dict[str, threading.Thread] = {}
         self._states: dict[str, str] = {}  # {node: where its state is}
         for node in plan.nodes:
-            context = self._context(node, 0)
-            door = Door(node.interface, context, node.name, reopens=plan.may_return(node))
-            self._hosts[node.name] = self._host(node, context, door)
+            self._hosts[node.name] = self._first_host(node)
         try:
             for name, host in self._hosts.items():
                 output.route(host.context, folder.log_file(name))
         except OSError as error:
             self.close()
             raise disk_error(folder.logs, error) from error
+
+    def _first_host(self, node: NodePlan) -> Host:
+        context = self._context(node, 0)
+        door = Door(node.interface, context, node.name, reopens=self._plan.may_return(node))
+        return self._host(node, context, door)
+
+    def replan(self, plan: Plan) -> None:
+        new = [node for node in plan.nodes if node.name not in {n.name for n in self._plan.nodes}]
+        self._plan = plan
+        for node in new:
+            self._nodes[node.name] = node
+            self._hosts[node.name] = self._first_host(node)
 
     def _context(self, node: NodePlan, attempt: int) -> Context:
         return Context(

@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, final
 
-from lpml.errors import LaunchError
+from lpml.errors import LaunchError, UsageError
 from lpml.launchers import rendezvous
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.checkpointing import Checkpointing, CutRequest
 from lpml.launchers.decisions import Decision, Failure
 from lpml.launchers.exporting import INTERVAL as EXPORT_INTERVAL
 from lpml.launchers.exporting import Exporting
-from lpml.launchers.names import OutcomeState
+from lpml.launchers.names import OutcomeState, uses_processes
 from lpml.launchers.output import Echo
 from lpml.launchers.plan import Plan
+from lpml.launchers.scaling import ScaleRequest, change
 from lpml.launchers.supervisor import Supervisor
 from lpml.record.folder import RunFolder
 
@@ -84,7 +85,8 @@ class Watch:
         self.ended_at: float | None = None
         self.reports: Mapping[str, NodeReport] = {}
         self.trouble = ""
-        self._plan = plan
+        self.plan = plan
+        self._first_plan = plan
         self._engine = engine
         self._supervisor = supervisor
         self._folder = folder
@@ -99,6 +101,7 @@ class Watch:
         self._requests: queue.SimpleQueue[StopRequest] = queue.SimpleQueue()
         self._seen: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
         self._wanted: queue.SimpleQueue[CutRequest] = queue.SimpleQueue()
+        self._scales: queue.SimpleQueue[ScaleRequest] = queue.SimpleQueue()
         self._closers: list[Callable[[], None]] = []
         self._exporting = None if temporary else Exporting(folder)
         self._written = float("-inf")
@@ -120,6 +123,11 @@ class Watch:
     def request_cut(self, request: CutRequest) -> None:
         """Takes a checkpoint, soon. From any thread."""
         self._wanted.put(request)
+        self._engine.wake()
+
+    def request_scale(self, request: ScaleRequest) -> None:
+        """Changes the number of nodes of a group, soon. From any thread."""
+        self._scales.put(request)
         self._engine.wake()
 
     def settle(self, timeout: float) -> None:
@@ -172,6 +180,8 @@ class Watch:
                 )
             decisions += self._check_limit(now)
             decisions += supervisor.tick(now)
+            for scale in _drain(self._scales):
+                decisions += self._scale(scale, now)
             for wanted in _drain(self._wanted):
                 checkpointing.request(wanted)
             checkpointing.advance(now)
@@ -222,11 +232,43 @@ class Watch:
             return []
         return supervisor.stop(now, event.text, state="finished")
 
+    def _scale(self, request: ScaleRequest, now: float) -> list[Decision]:
+        supervisor = self._supervisor
+        decisions: list[Decision] = []
+        try:
+            if supervisor.phase != "running":
+                raise UsageError(f"scale({request.group!r}): the program is stopping")
+            changed = change(
+                self.plan, self._first_plan, request.group, request.count, supervisor.leaving
+            )
+            self._engine.replan(changed.plan)
+        except Exception as error:
+            request.error = error
+        else:
+            before, self.plan = self.plan, changed.plan
+            self._checkpointing.replan(changed.plan)
+            content = self._folder.read_json(self._folder.program_json)
+            with contextlib.suppress(LaunchError):  # a full disk ends no run
+                self._folder.write_json(
+                    self._folder.program_json, {**content, **changed.plan.to_json()}
+                )
+            apart = uses_processes(before.launch)
+            for node in changed.added:
+                if self._echo is not None:
+                    self._echo.add(node.name, self._folder.log_file(node.name))
+                unit = node.process if apart else None
+                decisions += supervisor.join(node.name, node.restart, unit, now)
+            for name in changed.removed:
+                decisions += supervisor.leave(name, now)
+            request.names = tuple(n.name for n in self.plan.nodes if n.group == request.group)
+        request.done.set()
+        return decisions
+
     def _check_limit(self, now: float) -> list[Decision]:
         limit, supervisor = self._time_limit, self._supervisor
         if limit is None or supervisor.phase != "running" or now < self.started_at + limit:
             return []
-        names = [node.name for node in self._plan.nodes]
+        names = [node.name for node in self.plan.nodes]
         late = [n for n in names if supervisor.node_state(n) in ("starting", "running")]
         node = late[0] if late else names[0]
         reason = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -280,7 +282,7 @@ def test_hints_follow_neighbours_and_wings_and_no_others() -> None:
     ],
 )
 def test_a_plain_line_is_read_as_typer_reads_it(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
+    seen: list[Any] = []
 
     def build(factory: object, flags: Sequence[str], others: object) -> str:
         seen.append(tuple(flags))
@@ -294,7 +296,10 @@ def test_a_plain_line_is_read_as_typer_reads_it(line: str, monkeypatch: pytest.M
     flags, given = seen
     read = quick.read(line.split())
     assert read is not None
-    assert (flags, given) == (read.flags, (read.target, read.options))
+    target, options = given
+    assert (flags, target) == (read.flags, read.target)
+    assert options == dataclasses.replace(read.options, command=options.command)
+    assert tuple(options.command["flags"]) == flags  # for `lpml resume`
 
 
 @pytest.mark.parametrize(
