@@ -10,6 +10,7 @@ if __name__ != "lpml.nodes.replay":
     raise ImportError("import lpml.nodes.replay, not nodes.replay")
 
 from lpml.nodes.replay.adders import Adder as Adder
+from lpml.nodes.replay.config import TableConfig as TableConfig
 from lpml.nodes.replay.cuts import AbstractCut as AbstractCut
 from lpml.nodes.replay.cuts import CutSequences as CutSequences
 from lpml.nodes.replay.cuts import CutTransitions as CutTransitions
@@ -27,6 +28,8 @@ from lpml.nodes.replay.protocol import TableStatistics as TableStatistics
 from lpml.nodes.replay.removers import AbstractRemover as AbstractRemover
 from lpml.nodes.replay.removers import LowestPriority as LowestPriority
 from lpml.nodes.replay.removers import Oldest as Oldest
+from lpml.nodes.replay.sample import Sample as Sample
+from lpml.nodes.replay.sample import SampleInfo as SampleInfo
 from lpml.nodes.replay.samplers import AbstractSampler as AbstractSampler
 from lpml.nodes.replay.samplers import Fifo as Fifo
 from lpml.nodes.replay.samplers import Lifo as Lifo
@@ -40,9 +43,6 @@ from lpml.nodes.replay.signature import Signature as Signature
 from lpml.nodes.replay.streams import Insert as Insert
 from lpml.nodes.replay.streams import Items as Items
 from lpml.nodes.replay.streams import UnknownWriter as UnknownWriter
-from lpml.nodes.replay.table import Sample as Sample
-from lpml.nodes.replay.table import SampleInfo as SampleInfo
-from lpml.nodes.replay.table import TableConfig as TableConfig
 from lpml.nodes.replay.views import AbstractView as AbstractView
 from lpml.nodes.replay.views import Sequence as Sequence
 from lpml.nodes.replay.views import Sequences as Sequences

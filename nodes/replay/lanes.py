@@ -11,8 +11,8 @@ from typing import NamedTuple, final
 import numpy as np
 
 from lpml.nodes.replay.cuts import AbstractCut, Windows
+from lpml.nodes.replay.rows import Rows
 from lpml.nodes.replay.signature import Bools, Floats, Ints
-from lpml.nodes.replay.step_log import Rows
 from lpml.nodes.replay.streams import Insert, Items
 
 

@@ -8,7 +8,7 @@ from typing import final
 import lpml
 from lpml.errors import UsageError
 from lpml.nodes.replay.protocol import AbstractReplay, ReplayTimeout
-from lpml.nodes.replay.table import Sample
+from lpml.nodes.replay.sample import Sample
 
 _ATTEMPT_SECONDS = 20.0  # a sample waits so long in the replay, then is asked for again
 

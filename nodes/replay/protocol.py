@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lpml.errors import Error
+from lpml.nodes.replay.sample import Sample
 from lpml.nodes.replay.signature import Array, Signature
 from lpml.nodes.replay.streams import Insert
-from lpml.nodes.replay.table import Sample
 
 
 class ReplayTimeout(Error, TimeoutError):
@@ -56,6 +56,20 @@ class ReplayStatistics:
     max_steps: int
     num_bytes: int
     """Of the columns, filled or not."""
+
+    def metrics(self) -> dict[str, float]:
+        """What `lpml ps` and the curves show."""
+        metrics: dict[str, float] = {}
+        for name, one in self.tables.items():
+            inserting = sum(call.what == "insert" for call in one.blocked)
+            metrics |= {
+                f"{name}/size": one.size,
+                f"{name}/inserts": one.inserts,
+                f"{name}/samples": one.samples,
+                f"{name}/blocked_inserts": inserting,
+                f"{name}/blocked_samples": len(one.blocked) - inserting,
+            }
+        return metrics
 
 
 class AbstractReplay(Protocol):

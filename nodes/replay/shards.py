@@ -11,10 +11,10 @@ import lpml
 from lpml.errors import UsageError
 from lpml.nodes.replay.limiter import AbstractLimiter
 from lpml.nodes.replay.protocol import AbstractReplay, ReplayStatistics, ReplayTimeout
+from lpml.nodes.replay.sample import Sample
 from lpml.nodes.replay.service import Replay
 from lpml.nodes.replay.signature import Array, Signature
 from lpml.nodes.replay.streams import Insert
-from lpml.nodes.replay.table import Sample
 
 
 @final

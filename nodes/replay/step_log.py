@@ -9,28 +9,14 @@ its own. So a step costs the same however many environments there are, up to its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 
 from lpml.errors import UsageError
-from lpml.nodes.replay.signature import Array, Bools, Field, Floats, Ints, Signature
+from lpml.nodes.replay.rows import Rows, lay_out, take_rows
+from lpml.nodes.replay.signature import Array, Bools, Field, Floats, Signature
 from lpml.nodes.replay.views import Step
-
-
-class Rows(NamedTuple):
-    """Steps of E environments, one environment after the other."""
-
-    columns: list[Array]
-    """`[N, ...]` per field."""
-    priorities: Floats | None
-    """`[N]`, where steps have one."""
-    counts: Ints
-    """`[E]`: rows of each environment; their sum is N."""
-    ended: Ints
-    """`[S]`: environments whose episodes ended, in order; repeated where several did."""
-    ends: Ints
-    """`[S]`: before which of its rows each of these ended."""
 
 
 @final
@@ -157,11 +143,11 @@ class StepLog:
 
     def _take_even(self) -> Rows:
         stop = self._next - 1
-        columns = [_lay_out(buffer[:stop]) for buffer in self._buffers[: self._split]]
-        columns += [_lay_out(buffer[1 : stop + 1]) for buffer in self._buffers[self._split :]]
+        columns = [lay_out(buffer[:stop]) for buffer in self._buffers[: self._split]]
+        columns += [lay_out(buffer[1 : stop + 1]) for buffer in self._buffers[self._split :]]
         priorities = None
         if self._priorities is not None:
-            priorities = _lay_out(self._priorities[1 : stop + 1])
+            priorities = lay_out(self._priorities[1 : stop + 1])
         nothing = np.empty(0, np.int64)
         return Rows(columns, priorities, np.full(self._num_envs, stop), nothing, nothing)
 
@@ -175,11 +161,11 @@ class StepLog:
         lanes, places, is_end = np.nonzero(gives)
         observed = np.where(is_end, places, latest[lanes, places - 1]) * self._num_envs + lanes
         followed = np.where(is_end, 0, places * self._num_envs + lanes)
-        columns = [_take_rows(buffer, observed) for buffer in self._buffers[: self._split]]
-        columns += [_take_rows(buffer, followed) for buffer in self._buffers[self._split :]]
+        columns = [take_rows(buffer, observed) for buffer in self._buffers[: self._split]]
+        columns += [take_rows(buffer, followed) for buffer in self._buffers[self._split :]]
         priorities = None
         if self._priorities is not None:
-            priorities = _take_rows(self._priorities, followed)
+            priorities = take_rows(self._priorities, followed)
         for buffer in self._buffers[: self._split]:
             buffer[0] = buffer[latest[:, -1], np.arange(self._num_envs)]
         counts = gives.sum((1, 2))
@@ -274,21 +260,6 @@ class StepLog:
             f"{self._who}: field {field.name!r} is {array.dtype.name}{list(array.shape)}, the "
             f"tables take {expected}; convert it, or change their signature"
         )
-
-
-def _lay_out(entries: Array) -> Array:
-    """`[K, E, ...]` as rows `[E * K, ...]`, a copy."""
-    if entries.shape[1] == 1:
-        only: Array = entries[:, 0].copy()
-        return only
-    rows: Array = np.empty((entries.shape[1], len(entries), *entries.shape[2:]), entries.dtype)
-    rows[:] = entries.swapaxes(0, 1)
-    return rows.reshape(-1, *entries.shape[2:])
-
-
-def _take_rows(buffer: Array, rows: Ints) -> Array:
-    flat = buffer.reshape(-1, *buffer.shape[2:])
-    return np.take(flat, rows, axis=0, mode="clip")  # clip spares numpy a buffered copy
 
 
 def _doubled(buffer: Any, value: Any) -> Any:

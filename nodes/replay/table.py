@@ -5,120 +5,21 @@ No clock, no lock, no waiting: the table says what its limiter allows, and whoev
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 
 from lpml.errors import UsageError
-from lpml.nodes.replay.compact import Arena, reduce_joined
-from lpml.nodes.replay.limiter import AbstractLimiter, MinSize, RateLimiter
+from lpml.nodes.replay.compact import Arena
+from lpml.nodes.replay.config import TableConfig
+from lpml.nodes.replay.limiter import RateLimiter
 from lpml.nodes.replay.order import InsertionOrder
 from lpml.nodes.replay.random import restore_generator, save_generator
-from lpml.nodes.replay.removers import AbstractRemover, Oldest
-from lpml.nodes.replay.samplers import AbstractSampler, Drawn, Slices, Uniform
-from lpml.nodes.replay.signature import Array, Bools, Floats, Ints, signature_of
+from lpml.nodes.replay.sample import Draw, Sample, SampleInfo
+from lpml.nodes.replay.samplers import Drawn, Slices
+from lpml.nodes.replay.signature import Array, Floats, Ints
+from lpml.nodes.replay.slots import Slots
 from lpml.nodes.replay.steps import StepStore, distinct
-from lpml.nodes.replay.views import AbstractView, Sequences, Steps
-
-_LARGEST = 1e100  # priorities: their sum over any table stays finite
-
-
-@final
-@dataclass(frozen=True)
-class TableConfig:
-    """What a table holds and how it behaves.
-
-    Args:
-      name: of the table.
-      signature: of one step: a step, or its tree of `jax.ShapeDtypeStruct`. Tables of the same
-        signature share their steps.
-      max_size: items; then `remover` decides which one makes room.
-      view: how an item is read.
-      sampler: which items a sample takes.
-      remover: which item makes room.
-      limiter: in which proportion the table is filled and sampled.
-      max_times_sampled: how often an item is sampled before it leaves; `None` = without end.
-      max_steps: stored steps; when they run out, items make room for them too. `None` = enough
-        for `max_size` items, unless they leave in an unusual order.
-      folder: keeps the steps in memory-mapped files there, for tables larger than main memory.
-      seed: of the table's own random numbers.
-
-    Raises:
-      UsageError: the table could never be sampled or filled, or its parts do not fit.
-    """
-
-    name: str
-    signature: Any = field(repr=False)
-    max_size: int
-    view: AbstractView = field(default_factory=Steps)
-    sampler: AbstractSampler = field(default_factory=Uniform)
-    remover: AbstractRemover = field(default_factory=Oldest)
-    limiter: AbstractLimiter = field(default_factory=MinSize)
-    max_times_sampled: int | None = None
-    max_steps: int | None = None
-    folder: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "signature", signature_of(self.signature))
-        for name in ("max_size", "max_times_sampled", "max_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"table {self.name!r}: {name}={value}; give at least 1")
-        self.view.check(self.signature)
-        if isinstance(self.sampler, Slices) and self.view != Sequences(self.sampler.length):
-            raise UsageError(
-                f"table {self.name!r}: {self.sampler} needs the view "
-                f"Sequences({self.sampler.length}), not {self.view}"
-            )
-        for fault in self.limiter.faults(self.max_size, self.max_times_sampled):
-            raise UsageError(f"table {self.name!r} could never be sampled: {fault}")
-        if self.max_steps is not None and self.max_steps < self.view.rows:
-            raise UsageError(
-                f"table {self.name!r}: max_steps={self.max_steps} holds not even one item of "
-                f"{self.view.rows} steps; raise it"
-            )
-
-    @property
-    def steps(self) -> int:
-        """Stored steps that the table needs room for."""
-        if self.max_steps is not None:
-            return self.max_steps
-        per_item = 1.25 if self.view.rows <= 16 else self.view.rows
-        return int(self.max_size * per_item) + 16 * self.view.rows + 8192
-
-
-class SampleInfo(NamedTuple):
-    """What is known of the items of a batch, `[B]` each."""
-
-    keys: Ints
-    """Names of the items, for `update_priorities` and `remove`."""
-    probabilities: Floats
-    """Of each draw."""
-    priorities: Floats
-    times_sampled: Ints
-    """Including this batch."""
-    size: int
-    """Items in the table."""
-
-
-class Sample(NamedTuple):
-    """A batch: `data` as the table's view reads it, contiguous arrays `[B, ...]`."""
-
-    data: Any
-    info: SampleInfo
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return reduce_joined(self, protocol)
-
-
-class Draw(NamedTuple):
-    """Items that were drawn and not read yet."""
-
-    info: SampleInfo
-    starts: Ints
-    lengths: Ints
 
 
 @final
@@ -135,24 +36,11 @@ class Table:
         self.config = config
         self.store = store
         self.limiter = RateLimiter(config.limiter)
+        self.slots = Slots(size)
         self._order = InsertionOrder(size)
         self._selector = config.sampler.selector(size, self._order)
-        self._evictor = config.remover.evictor(self._order, self._age_of)
+        self._evictor = config.remover.evictor(self._order, self.slots.age_of)
         self._rng = np.random.Generator(np.random.Philox(key=config.seed))
-        # All columns of a slot share a cache line: drawn at random, an item costs one miss.
-        self._items = integers = np.zeros((size, 8), np.int64)
-        floats = integers.view(np.float64)
-        self._keys = integers[:, 0]  # slot + max_size * generation; -1 - key = gone
-        self._ages = integers[:, 1]  # counts insertions
-        self._starts = integers[:, 2]
-        self._lengths = integers[:, 3]
-        self._times = integers[:, 4]
-        self._priorities = floats[:, 5]
-        self._weights = floats[:, 6]  # as the selector weighs them
-        self._keys[:] = -1
-        self._free = np.empty(size, np.int64)  # a stack of slots used before
-        self._num_free = 0
-        self._used = 0
         self._age = 0
         self._num_drawable = 0  # items of positive weight
         self._num_draws = 0  # how often these may still be drawn; with max_times_sampled only
@@ -208,7 +96,9 @@ class Table:
                 f"table {name!r}: an item has {lengths.min()} to {lengths.max()} steps, its view "
                 f"{self.config.view} takes 1 to {self._longest()}"
             )
-        return None if priorities is None else self._check_priorities(priorities, len(lengths))
+        return (
+            None if priorities is None else self.config.check_priorities(priorities, len(lengths))
+        )
 
     def insert(self, starts: Ints, lengths: Ints, priorities: Floats | None) -> None:
         """Adds items whose windows begin at rows `starts`; others make room if need be.
@@ -247,21 +137,21 @@ class Table:
         spent: Ints | None = None
         if self.config.max_times_sampled is None:
             drawn = self._selector.draw(count, self._rng, None)
-            np.add.at(self._times, drawn.slots, 1)
+            np.add.at(self.slots.times, drawn.slots, 1)
         else:
             drawn, spent = self._draw_limited(count, self.config.max_times_sampled)
         slots, probabilities, offsets = drawn
         self.limiter.samples += count
-        columns = self._items.take(slots, axis=0).T.copy()  # as they stand in `__init__`
-        starts, lengths = columns[2], columns[3]
+        items = self.slots.read(slots)
+        starts, lengths = items.starts, items.lengths
         if offsets is not None:
             starts = self.store.advance(starts, offsets)
             lengths = np.full(count, self.config.view.rows)
         info = SampleInfo(
-            keys=columns[0],
+            keys=items.keys,
             probabilities=probabilities,
-            priorities=columns[5].view(np.float64),
-            times_sampled=columns[4],
+            priorities=items.priorities,
+            times_sampled=items.times,
             size=size,
         )
         if hold:
@@ -297,8 +187,8 @@ class Table:
         Raises:
           UsageError: a priority is negative or not finite; nothing was changed.
         """
-        priorities = self._check_priorities(priorities, len(keys))
-        slots, live = self._find(keys)
+        priorities = self.config.check_priorities(priorities, len(keys))
+        slots, live = self.slots.find(keys)
         if not live.all():
             slots, priorities = slots[live], priorities[live]
         if len(slots) == 0:
@@ -307,18 +197,18 @@ class Table:
             slots, last = np.unique(slots[::-1], return_index=True)
             priorities = priorities[::-1][last]
         self._highest = max(self._highest, float(priorities.max()))
-        self._priorities[slots] = priorities
-        self._evictor.note(slots, priorities, self._ages[slots])
+        self.slots.priorities[slots] = priorities
+        self._evictor.note(slots, priorities, self.slots.ages[slots])
         if self._selector.uses_priorities:
             self._count(slots, -1)
-            self._weights[slots] = self._selector.weigh(priorities, self._lengths[slots])
-            self._selector.set(slots, self._weights[slots])
+            self.slots.weights[slots] = self._selector.weigh(priorities, self.slots.lengths[slots])
+            self._selector.set(slots, self.slots.weights[slots])
             self._count(slots, 1)
         return int(np.count_nonzero(live))
 
     def remove(self, keys: Array) -> int:
         """Removes the items that are still there; says how many were."""
-        slots, live = self._find(keys)
+        slots, live = self.slots.find(keys)
         slots = distinct(slots[live])
         if len(slots):
             self._remove(slots)
@@ -333,17 +223,15 @@ class Table:
 
     def keys(self) -> Ints:
         """The keys of all items, oldest first."""
-        return self._keys[self._order.all()]
+        return self.slots.keys(self._order.all())
 
     def save(self) -> dict[str, Any]:
         """Everything but the steps, as arrays and scalars."""
-        used = self._used
-        columns = {name: getattr(self, name)[:used].copy() for name in _COLUMNS}
-        counters = {name: getattr(self, name) for name in _COUNTERS}
+        counters = {name.strip("_"): getattr(self, name) for name in _COUNTERS}
         return {
-            **{name.strip("_"): value for name, value in (columns | counters).items()},
+            **counters,
             "max_size": self.config.max_size,
-            "free": self._free[: self._num_free].copy(),
+            "slots": self.slots.save(),
             "order": self._order.save(),
             "limiter": self.limiter.save(),
             "random": save_generator(self._rng),
@@ -351,22 +239,17 @@ class Table:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Puts back what `save` returned."""
-        used = int(state["used"])
-        for name in _COLUMNS:
-            getattr(self, name)[:used] = state[name.strip("_")]
         for name in _COUNTERS:
             setattr(self, name, type(getattr(self, name))(state[name.strip("_")]))
-        self._keys[used:] = -1
-        self._num_free = len(state["free"])
-        self._free[: self._num_free] = state["free"]
+        self.slots.restore(state["slots"])
         self._order.restore(state["order"])
         self.limiter.restore(state["limiter"])
         restore_generator(self._rng, state["random"])
         slots = self._order.all()
         self._selector = self.config.sampler.selector(self.config.max_size, self._order)
-        self._evictor = self.config.remover.evictor(self._order, self._age_of)
-        self._selector.set(slots, self._weights[slots])
-        self._evictor.note(slots, self._priorities[slots], self._ages[slots])
+        self._evictor = self.config.remover.evictor(self._order, self.slots.age_of)
+        self._selector.set(slots, self.slots.weights[slots])
+        self._evictor.note(slots, self.slots.priorities[slots], self.slots.ages[slots])
 
     def _longest(self) -> int:
         return self._window or self.store.capacity
@@ -374,33 +257,12 @@ class Table:
     def _rows(self, starts: Ints, lengths: Ints) -> Ints:
         return self.store.rows_of(starts, lengths, self._window or int(lengths.max(initial=1)))
 
-    def _check_priorities(self, priorities: Array, count: int) -> Floats:
-        priorities = np.array(priorities, np.float64)
-        # nan fails the comparisons
-        within = not count or (priorities.min() >= 0 and priorities.max() <= _LARGEST)
-        if priorities.shape != (count,) or not within:
-            good = (priorities >= 0) & (priorities <= _LARGEST)
-            what = f"shape {priorities.shape}" if good.all() else f"{priorities[~good].flat[0]}"
-            raise UsageError(
-                f"table {self.config.name!r}: priorities of {count} items have {what}; give one "
-                f"number in [0, {_LARGEST:g}] for each"
-            )
-        return priorities
-
-    def _find(self, keys: Array) -> tuple[Ints, Bools]:
-        keys = np.asarray(keys, np.int64)
-        slots = keys % self.config.max_size
-        return slots, (keys >= 0) & (self._keys[slots] == keys)
-
-    def _age_of(self, slot: int) -> int:
-        return int(self._ages[slot]) if self._keys[slot] >= 0 else -1
-
     def _count(self, slots: Ints, sign: int) -> None:
         """Counts which of `slots` can be drawn, and how often."""
-        drawable = self._weights[slots] > 0
+        drawable = self.slots.weights[slots] > 0
         self._num_drawable += sign * int(np.count_nonzero(drawable))
         if self.config.max_times_sampled is not None:
-            remaining = self.config.max_times_sampled - self._times[slots]
+            remaining = self.config.max_times_sampled - self.slots.times[slots]
             self._num_draws += sign * int(remaining[drawable].sum())
 
     def _draw_limited(self, count: int, limit: int) -> tuple[Drawn, Ints]:
@@ -408,18 +270,21 @@ class Table:
 
         Drawing from all and taking back what is too much is drawing from those that are left.
         """
+        times = self.slots.times
         parts: list[Drawn] = []
         gone: list[Ints] = []
         while count:
-            drawn = self._selector.draw(count, self._rng, lambda slots: limit - self._times[slots])
-            keep = np.flatnonzero(_ranks(drawn.slots) < limit - self._times[drawn.slots])
+            drawn = self._selector.draw(
+                count, self._rng, lambda slots: limit - self.slots.times[slots]
+            )
+            keep = np.flatnonzero(_ranks(drawn.slots) < limit - self.slots.times[drawn.slots])
             offsets = None if drawn.offsets is None else drawn.offsets[keep]
             drawn = Drawn(drawn.slots[keep], drawn.probabilities[keep], offsets)
-            np.add.at(self._times, drawn.slots, 1)
+            np.add.at(times, drawn.slots, 1)
             parts.append(drawn)
             count -= len(keep)
             self._num_draws -= len(keep)
-            spent = distinct(drawn.slots[self._times[drawn.slots] >= limit])
+            spent = distinct(drawn.slots[times[drawn.slots] >= limit])
             self._detach(spent)
             gone.append(spent)
         drawn = Drawn(
@@ -430,23 +295,15 @@ class Table:
         return drawn, np.concatenate(gone)
 
     def _place(self, starts: Ints, lengths: Ints, priorities: Floats, ages: Ints) -> None:
-        count = len(starts)
-        again = min(count, self._num_free)
-        self._num_free -= again
-        fresh = np.arange(self._used, self._used + count - again)
-        slots = np.concatenate([self._free[self._num_free : self._num_free + again], fresh])
-        self._used += len(fresh)
-        keys = slots.copy()  # a slot used before takes the next of its keys
-        keys[:again] = self.config.max_size - 1 - self._keys[slots[:again]]
-        self._keys[slots] = keys
-        self._ages[slots] = ages
-        self._starts[slots] = starts
-        self._lengths[slots] = lengths
-        self._priorities[slots] = priorities
-        self._weights[slots] = self._selector.weigh(priorities, lengths)
-        self._times[slots] = 0
+        known = self.slots
+        slots = known.take(len(starts))
+        known.ages[slots] = ages
+        known.starts[slots] = starts
+        known.lengths[slots] = lengths
+        known.priorities[slots] = priorities
+        known.weights[slots] = weights = self._selector.weigh(priorities, lengths)
         self._order.append(slots)
-        self._selector.set(slots, self._weights[slots])
+        self._selector.set(slots, weights)
         self._evictor.note(slots, priorities, ages)
         self._count(slots, 1)
 
@@ -462,15 +319,12 @@ class Table:
             self._selector.remove(slots)
 
     def _forget(self, slots: Ints) -> None:
-        """Lets go of the steps, and of the slots: a gone key is kept as -1 - key."""
-        self.store.release(self._rows(self._starts[slots], self._lengths[slots]))
-        self._keys[slots] = -1 - self._keys[slots]
-        self._free[self._num_free : self._num_free + len(slots)] = slots
-        self._num_free += len(slots)
+        """Lets go of the steps, and of the slots."""
+        self.store.release(self._rows(self.slots.starts[slots], self.slots.lengths[slots]))
+        self.slots.free(slots)
 
 
-_COLUMNS = ("_keys", "_ages", "_starts", "_lengths", "_priorities", "_weights", "_times")
-_COUNTERS = ("_used", "_age", "_num_drawable", "_num_draws", "_highest")
+_COUNTERS = ("_age", "_num_drawable", "_num_draws", "_highest")
 
 
 def _concatenate(parts: list[Ints]) -> Ints | None:

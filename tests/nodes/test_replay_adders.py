@@ -50,7 +50,9 @@ def everything(replay: Replay, name: str = "t") -> Any:
     """All items of a table, oldest first."""
     table: Table = replay._tables[name].table
     slots = table._order.all()
-    return table.config.view.gather(table.store, table._starts[slots], table._lengths[slots])
+    return table.config.view.gather(
+        table.store, table.slots.starts[slots], table.slots.lengths[slots]
+    )
 
 
 def play(adder: Adder, lengths: list[int], cut_off: bool = False) -> list[list[float]]:
@@ -409,7 +411,7 @@ def test_priorities_of_items_are_made_of_those_of_their_steps(
             item = 0.25 * max(steps) + 0.75 * sum(steps) / len(steps)
             expected += [item, 2 * item]
     slots = table._order.all()
-    assert sorted(table._priorities[slots]) == pytest.approx(sorted(expected))
+    assert sorted(table.slots.priorities[slots]) == pytest.approx(sorted(expected))
 
 
 def test_priorities_are_given_with_every_step_or_with_none() -> None:

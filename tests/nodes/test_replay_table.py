@@ -85,8 +85,13 @@ class Driver:
         """Everything in the table, oldest first, read through its steps."""
         table = self.table
         slots = table._order.all()
-        first = self.store.columns[0][table._starts[slots]]
-        columns = (first, table._lengths[slots], table._priorities[slots], table._times[slots])
+        first = self.store.columns[0][table.slots.starts[slots]]
+        columns = (
+            first,
+            table.slots.lengths[slots],
+            table.slots.priorities[slots],
+            table.slots.times[slots],
+        )
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
