@@ -224,7 +224,7 @@ def make_head(spec: EnvironmentSpec, *, squash: bool = True) -> AbstractHead:
 
 def array_spec(shape: tuple[int, ...] = (), dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     """An array without its values."""
-    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _normal(outputs: Any) -> Normal:

@@ -5,6 +5,7 @@ Letters: B windows of T + 1 rows; N = B T rows that may have an action, of which
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -77,10 +78,11 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
         left = 1.0 - (count // per_update).astype(jnp.float32) / max(updates, 1.0)
         return config.learning_rate * jnp.maximum(left, config.anneal_to)
 
-    return optax.chain(
+    optimizer = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adam(rate if updates else config.learning_rate, eps=config.adam_epsilon),
     )
+    return optax.flatten(optimizer)  # one vector compiles faster than many arrays
 
 
 def make_algorithm(config: PPOConfig, spec: EnvironmentSpec, network: Network) -> Algorithm:
@@ -108,33 +110,31 @@ def make_algorithm(config: PPOConfig, spec: EnvironmentSpec, network: Network) -
         )
 
     def update(state: PPOState, experience: Experience) -> tuple[PPOState, Update]:
-        key, epochs_key = jax.random.split(state.key)
+        key, order_key, draw_key = jax.random.split(state.key, 3)
         sequence: Sequence = experience.data
         valid = sequence.mask & sequence.steps.extras["valid"]
         rows, returns, metrics = make_rows(config, network, state, sequence.steps, valid)
 
-        def epoch(carry: Any, epoch_key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-            order_key, minibatch_key = jax.random.split(epoch_key)
-            order = jax.random.permutation(order_key, config.steps_per_update)
-            shuffled = jax.tree.map(
-                lambda x: x[order].reshape(config.minibatches, -1, *x.shape[1:]), rows
-            )
-            keys = jax.random.split(minibatch_key, config.minibatches)
-            return jax.lax.scan(minibatch, carry, (shuffled, keys))
-
-        def minibatch(
-            carry: Any, given: tuple[Rows, jax.Array]
-        ) -> tuple[Any, dict[str, jax.Array]]:
+        def step(carry: Any, given: tuple[jax.Array, jax.Array]) -> tuple[Any, Mapping[str, Any]]:
             params, optimizer_state = carry
-            grads, report = jax.grad(loss, has_aux=True)(params, config, network, *given)
-            report["grad_norm"] = optax.global_norm(grads)
+            chosen, step_key = given
+            minibatch = jax.tree.map(lambda x: x[chosen], rows)
+            grads, parts = jax.grad(loss, has_aux=True)(
+                params, config, network, minibatch, step_key
+            )
+            squares = [jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads)]
+            parts["grad_norm"] = jnp.sqrt(jnp.sum(jnp.stack(squares)))
             with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic mixes types
                 changes, optimizer_state = optimizer.update(grads, optimizer_state, params)
-            return (optax.apply_updates(params, changes), optimizer_state), report
+            return (optax.apply_updates(params, changes), optimizer_state), parts
 
-        (params, optimizer_state), reports = jax.lax.scan(
-            epoch, (state.params, state.optimizer), jax.random.split(epochs_key, config.epochs)
-        )
+        # Each epoch is an order of all rows; the steps of all epochs are one loop.
+        bits = jax.random.bits(order_key, (config.epochs, config.steps_per_update))
+        steps = config.epochs * config.minibatches
+        order = jnp.argsort(bits, axis=1).reshape(steps, -1)
+        keys = jax.random.split(draw_key, steps)
+        carry = (state.params, state.optimizer)
+        (params, optimizer_state), reports = jax.lax.scan(step, carry, (order, keys))
         observations = state.observations
         if observations is not None:
             # Only now: all of this update sees what the actors saw, so that ratios begin at 1.

@@ -24,6 +24,8 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
+_GAINS = {"policy": 0.01, "value": 1.0}
+"""Of the last layers; sqrt(2) of the others."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,18 @@ def make_network(config: PPOConfig, spec: EnvironmentSpec) -> Network:
         shared = _torso(config, "torso")(flat) if config.shared_torso else None
         of_policy = _torso(config, "policy_torso")(flat) if shared is None else shared
         of_value = _torso(config, "value_torso")(flat) if shared is None else shared
-        outputs: Any = _linear(head.size, 0.01, "policy")(of_policy)
+        outputs: Any = _linear(head.size, "policy")(of_policy)
         if head.has_deviation:
             initial = hk.initializers.Constant(math.log(config.initial_std))
             log_std = hk.get_parameter("log_std", [head.size], jnp.float32, init=initial)
             outputs = Normal(outputs, log_std)
-        return outputs, _linear(1, 1.0, "value")(of_value)[..., 0]
+        return outputs, _linear(1, "value")(of_value)[..., 0]
 
     transformed: Any = hk.without_apply_rng(hk.transform(forward))
 
     def init(key: jax.Array) -> Params:
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), spec.observation)
-        return transformed.init(key, zeros)
+        return _draw_weights(transformed.init(None, zeros), key)
 
     return Network(init, transformed.apply, head)
 
@@ -76,17 +78,26 @@ def _torso(config: PPOConfig, name: str) -> Callable[[jax.Array], jax.Array]:
     activation = _ACTIVATIONS[config.activation]
     layers: list[Callable[[jax.Array], jax.Array]] = []
     for index, units in enumerate(config.hidden):
-        layers += [_linear(units, math.sqrt(2.0), f"{name}_{index}"), activation]
+        layers += [_linear(units, f"{name}_{index}"), activation]
     return hk.Sequential(layers, name)
 
 
-def _linear(units: int, scale: float, name: str) -> hk.Linear:
-    orthogonal = jax.nn.initializers.orthogonal(scale)  # haiku's promotes ranks
+def _linear(units: int, name: str) -> hk.Linear:
+    return hk.Linear(units, w_init=hk.initializers.Constant(0.0), name=name)
 
-    def init(shape: Any, dtype: Any) -> jax.Array:
-        return orthogonal(hk.next_rng_key(), tuple(shape), dtype)
 
-    return hk.Linear(units, w_init=init, name=name)
+def _draw_weights(params: Any, key: jax.Array) -> Any:
+    """The same with orthogonal weights, of one draw: jax compiles each for half a second."""
+    shapes = {name: module["w"].shape for name, module in params.items() if "w" in module}
+    draw = jax.random.normal(key, (sum(rows * columns for rows, columns in shapes.values()),))
+    drawn, begin = {name: dict(module) for name, module in params.items()}, 0
+    for name, (rows, columns) in shapes.items():
+        noise = draw[begin : begin + rows * columns]
+        begin += rows * columns
+        q, r = jnp.linalg.qr(noise.reshape(max(rows, columns), -1))
+        q = q * jnp.sign(jnp.diag(r))[None]  # every orthogonal matrix is as likely
+        drawn[name]["w"] = _GAINS.get(name, math.sqrt(2.0)) * (q if rows >= columns else q.T)
+    return drawn
 
 
 def _flatten(observation: Any, shapes: list[tuple[int, ...]]) -> jax.Array:
