@@ -131,12 +131,13 @@ def rollout_loss(
     valid = is_step[:-1].astype(jnp.float32)
     ratio = jnp.exp(log_probability(logits, actions) - log_probability(extras.logits[:-1], actions))
     ratio = jnp.where(is_step[:-1], ratio, 0.0)
+    scale = 1.0 if config.reward_scale is None else config.reward_scale
     corrected = vtrace(
         heads.value,
-        config.reward_scale * steps.reward[:-1],
+        scale * steps.reward[:-1],
         config.discount * steps.discount[:-1],
         ratio,
-        lambda_=config.lambda_,
+        lambda_=config.trace_lambda,
         clip_rho=config.clip_rho,
         clip_c=config.clip_c,
     )

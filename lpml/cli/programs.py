@@ -21,6 +21,7 @@ OWN: Mapping[str, str] = {  # equals pyproject.toml; there for a clone that is n
     "dqn": "lpml.programs.dqn:program",
     "digits": "lpml.programs.supervised.parameter_server:program",
     "hello": "lpml.programs.hello:program",
+    "impala": "lpml.programs.impala:program",
 }
 
 

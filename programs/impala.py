@@ -1,0 +1,65 @@
+"""IMPALA spread over nodes: actors send rollouts to a queue, one learner corrects what is stale.
+
+References: that of `lpml.agents.impala`; Espeholt et al., "SEED RL: Scalable and Efficient Deep-RL
+with Accelerated Central Inference", ICLR 2020 (with inference servers: actors have no network).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import lpml
+from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
+from lpml.programs.actor_learner import actor_learner
+
+SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95}
+"""Mean returns at which an environment counts as solved."""
+
+REWARD_SCALE = {"CartPole-v1": 0.1}
+"""By which rewards are multiplied where returns are too large to be learned as they are."""
+
+
+def program(
+    env: str = "Catch",
+    num_actors: int = 2,
+    envs_per_actor: int = 8,
+    target_return: float | None = None,
+    max_actor_steps: int | None = 1_000_000,
+    max_seconds: float | None = None,
+    num_inference_servers: int = 0,
+    evaluation_episodes: int = 20,
+    learner_gpu: float = 0,
+    seed: int = 0,
+    config: ImpalaConfig = ImpalaConfig(),  # noqa: B008 - frozen
+) -> lpml.Program:
+    """IMPALA on Catch or another environment with discrete actions; stops when it is solved.
+
+    Args:
+      env: name of an environment: Catch, or one of gymnasium.
+      num_actors: nodes that act.
+      envs_per_actor: environments in each, stepped together.
+      target_return: ends the program when the evaluator's mean return reaches it; without it 475
+        on CartPole-v1 and 0.95 on Catch, elsewhere never.
+      max_actor_steps: ends the program after so many steps of all actors.
+      max_seconds: ends the program after so long.
+      num_inference_servers: nodes that choose the actions of all actors; 0 = each its own.
+      evaluation_episodes: of which the evaluator takes the mean return.
+      learner_gpu: accelerators of the learner, a fraction perhaps; 0 = it learns on the CPU.
+      seed: of everything that is drawn.
+      config: options of the agent.
+    """
+    if config.reward_scale is None:
+        config = dataclasses.replace(config, reward_scale=REWARD_SCALE.get(env))
+    return actor_learner(
+        ImpalaBuilder(config),
+        env,
+        num_actors=num_actors,
+        envs_per_actor=envs_per_actor,
+        num_inference_servers=num_inference_servers,
+        evaluation_episodes=evaluation_episodes,
+        target_return=SOLVED.get(env) if target_return is None else target_return,
+        max_actor_steps=max_actor_steps,
+        max_seconds=max_seconds,
+        learner_gpu=learner_gpu,
+        seed=seed,
+    )
