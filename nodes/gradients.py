@@ -25,20 +25,24 @@ def _canonical(leaf: Any) -> Any:
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
 
 
-def checked(grads: Params, weight: float, layout: Layout) -> Params:
-    """The gradient as a tree, if it fits parameters of that layout."""
+def checked(grads: Params, weight: float, layout: Layout) -> Flat:
+    """The gradient laid out as the parameters are, if it fits them."""
     if not 0 < weight < math.inf:
         raise ValueError(f"push(weight={weight}): give a finite number above 0")
     if isinstance(grads, Flat):
-        fits = grads.layout == layout
-        grads = grads.to_numpy().tree
-        if fits:
+        if grads.layout == layout:
             return grads
+        grads = grads.to_numpy().tree
     leaves, structure = jax.tree.flatten(grads)
     check_structure(structure, layout.structure)
     if tuple(map(np.shape, leaves)) != layout.shapes:
         raise ValueError(_misfit(grads, layout))
-    return grads
+    cast = [_cast(leaf, dtype) for leaf, dtype in zip(leaves, layout.dtypes, strict=True)]
+    return Flat.of(jax.tree.unflatten(structure, cast))
+
+
+def _cast(leaf: Any, dtype: np.dtype[Any]) -> Any:
+    return leaf.astype(dtype) if isinstance(leaf, jax.Array) else np.asarray(leaf, dtype)
 
 
 def check_structure(given: object, expected: object) -> None:
@@ -62,34 +66,34 @@ def _misfit(grads: Params, layout: Layout) -> str:
 
 def compiled_update(
     optimizer: optax.GradientTransformation, params: Flat, opt_state: Params
-) -> Callable[[Flat, Params, Params], tuple[Flat, Params]]:
+) -> Callable[[Flat, Params, Flat], tuple[Flat, Params]]:
     """One update as a jitted function, compiled before the first worker waits for it.
 
     The optimiser sees trees; to take them out of the vectors and put them back costs nothing there.
     """
 
-    def update(params: Flat, opt_state: Params, grads: Params) -> tuple[Flat, Params]:
+    def update(params: Flat, opt_state: Params, grads: Flat) -> tuple[Flat, Params]:
         tree = params.tree
-        grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, tree)
         with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic mixes types
-            updates, opt_state = optimizer.update(grads, opt_state, tree)
+            updates, opt_state = optimizer.update(grads.tree, opt_state, tree)
             return Flat.of(optax.apply_updates(tree, updates)), opt_state
 
     jitted: Any = jax.jit(update)
-    jitted(params, opt_state, jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), params).tree)
+    jitted(params, opt_state, jax.tree.map(np.zeros_like, params))
     return jitted  # type: ignore[no-any-return]  # jax.jit forgets the signature
 
 
-def weighted_mean(gradients: list[tuple[Params, float]]) -> Params:
+def weighted_mean(gradients: list[tuple[Flat, float]]) -> Flat:
     """The mean of gradients by their weights, summed in the order given."""
     total = sum(weight for _, weight in gradients)
     shares = [weight / total for _, weight in gradients]
 
-    def mean(*leaves: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def mean(*vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         result: np.ndarray[Any, Any]
-        result = np.multiply(leaves[0], np.asarray(shares[0], leaves[0].dtype))
-        for leaf, share in zip(leaves[1:], shares[1:], strict=True):
-            result += np.multiply(leaf, np.asarray(share, leaf.dtype))
+        result = np.multiply(vectors[0], np.asarray(shares[0], vectors[0].dtype))
+        for vector, share in zip(vectors[1:], shares[1:], strict=True):
+            result += np.multiply(vector, np.asarray(share, vector.dtype))
         return result
 
-    return jax.tree.map(mean, *[jax.tree.map(np.asarray, grads) for grads, _ in gradients])
+    found: Flat = jax.tree.map(mean, *[grads.to_numpy() for grads, _ in gradients])
+    return found

@@ -14,6 +14,7 @@ import optax
 
 import lpml
 from lpml.nodes.consistency import Asynchronous, Consistency
+from lpml.nodes.flat import Flat
 from lpml.nodes.gradients import checked, compiled_update, flat_params, weighted_mean
 from lpml.nodes.membership import Membership
 from lpml.nodes.roles import (
@@ -22,7 +23,10 @@ from lpml.nodes.roles import (
     Params,
     Receipt,
     Snapshot,
+    Whole,
 )
+
+_SMALL = 1 << 20  # bytes up to which a `lpml.Shared` would be copied for each reader anyway
 
 
 @final
@@ -39,7 +43,7 @@ class ParameterServer(AbstractParameterServer):
 
     A worker that was not heard of for `lease` seconds is taken for departed and nobody waits for
     it any more; its next call makes it a member again. A version is published once, when it is
-    first pulled, and its readers share that memory.
+    first pulled, and its readers share that memory where it is more than a megabyte.
 
     Args:
       params: a pytree of arrays, or a function without arguments that makes one in the node.
@@ -85,7 +89,7 @@ class ParameterServer(AbstractParameterServer):
         self._update = compiled_update(optimizer, self._params, self._opt_state)
         self._version = 0
         self._published: Snapshot | None = None
-        self._held: dict[str, tuple[Params, float]] = {}  # {worker: (gradient, weight)}
+        self._held: dict[str, tuple[Flat, float]] = {}  # {worker: (gradient, weight)}
         self._staleness: Counter[int] = Counter()
         self._pushes = self._dropped = self._snapshots = 0
         self._began: float | None = None
@@ -103,10 +107,10 @@ class ParameterServer(AbstractParameterServer):
 
     @lpml.concurrent
     def push(self, worker: str, grads: Params, *, version: int, weight: float = 1.0) -> Receipt:
-        tree = checked(grads, weight, self._layout)
+        flat = checked(grads, weight, self._layout)
         with self._changed:
             self._members.heard(worker, self._clock.time())
-            return self._push(worker, tree, version, weight)
+            return self._push(worker, flat, version, weight)
 
     @lpml.concurrent
     def exchange(
@@ -118,10 +122,10 @@ class ParameterServer(AbstractParameterServer):
         weight: float = 1.0,
         timeout: float | None = None,
     ) -> Snapshot:
-        tree = checked(grads, weight, self._layout)
+        flat = checked(grads, weight, self._layout)
         with self._changed:
             self._members.heard(worker, self._clock.time())
-            self._push(worker, tree, version, weight)
+            self._push(worker, flat, version, weight)
             self._wait(worker, 0, timeout)
             return self._snapshot()
 
@@ -173,7 +177,7 @@ class ParameterServer(AbstractParameterServer):
     def _final(self) -> bool:
         return self._version >= self._max_updates
 
-    def _push(self, worker: str, grads: Params, version: int, weight: float) -> Receipt:
+    def _push(self, worker: str, grads: Flat, version: int, weight: float) -> Receipt:
         if self._began is None:
             self._began = self._clock.time()
         self._pushes += 1
@@ -200,13 +204,15 @@ class ParameterServer(AbstractParameterServer):
             self._rules.close()
         self._changed.notify_all()
 
-    def _apply(self, grads: Params) -> None:
+    def _apply(self, grads: Flat) -> None:
         self._params, self._opt_state = self._update(self._params, self._opt_state, grads)
         self._version += 1
 
     def _snapshot(self) -> Snapshot:
         if self._published is None or self._published.version != self._version:
-            shared = lpml.Shared(self._params.to_numpy())
+            flat = self._params.to_numpy()
+            large = sum(vector.nbytes for vector in flat.vectors) > _SMALL
+            shared = lpml.Shared(flat) if large else Whole(flat)
             self._published = Snapshot(self._version, shared, self._final)
             self._snapshots += 1
         return self._published

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, final
 
 import lpml
 from lpml.nodes.flat import Flat
@@ -21,9 +21,17 @@ class Readable(Protocol):
     def value(self) -> Params: ...
 
 
+@final
+@dataclass(frozen=True)
+class Whole:
+    """A value that is sent as it is; of one that is small a `lpml.Shared` would only cost more."""
+
+    value: Params
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """The parameters at one version. Any number of readers share its memory."""
+    """The parameters at one version. Readers share the memory of large ones."""
 
     version: int
     """How many updates these parameters have seen."""
@@ -33,7 +41,7 @@ class Snapshot:
 
     @property
     def params(self) -> Params:
-        """The parameters: a pytree of read-only arrays."""
+        """The parameters: a pytree of arrays, not to be modified."""
         value = self.shared.value
         return value.tree if isinstance(value, Flat) else value
 

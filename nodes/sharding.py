@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, final
 
 import jax
@@ -18,6 +17,7 @@ from lpml.nodes.roles import (
     Params,
     Receipt,
     Snapshot,
+    Whole,
 )
 
 R = TypeVar("R")
@@ -58,13 +58,6 @@ def split_params(params: Params, num_shards: int) -> list[Shard]:
 
 def _num_bytes(leaf: Params) -> int:
     return int(np.prod(leaf.shape, dtype=np.int64) * np.dtype(leaf.dtype).itemsize)
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """A tree put together from the shards; unlike a `Shared` it is never copied, nor sent."""
-
-    value: Params
 
 
 @final
@@ -173,7 +166,7 @@ class ShardedParameterServer(AbstractParameterServer):
         tree = jax.tree.unflatten(jax.tree.structure(self._template), leaves)
         return Snapshot(
             version=ShardedVersion([part.version for part in parts]),
-            shared=_Whole(tree),
+            shared=Whole(tree),
             final=all(part.final for part in parts),
         )
 

@@ -7,6 +7,8 @@ import io
 import pickle
 import sys
 import threading
+from abc import ABCMeta
+from types import FunctionType
 from typing import Any, final
 
 import cloudpickle
@@ -15,6 +17,7 @@ from lpml.wire.carried import Carried
 
 _MOST_CARRIED = 200  # in one message; the kernel hands over 253 descriptors at once
 _PLAIN = frozenset("biufc")  # kinds of numbers, of which the name says all
+_NAMED = frozenset({type, ABCMeta, FunctionType})
 _names: dict[Any, str] = {}  # {dtype: its name}: one string, written once in a message
 
 
@@ -33,7 +36,7 @@ class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has 
             if cls.__name__ == "ndarray":
                 return _reduce_array(obj)
             return NotImplemented
-        if obj is _array:  # found by name; cloudpickle would look for it in every module
+        if cls in _NAMED and _is_ours(obj):
             return NotImplemented
         if isinstance(obj, Carried):
             if obj.nbytes == 0 or len(self.carried) >= _MOST_CARRIED:
@@ -44,6 +47,14 @@ class _OutOfBand(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has 
         if jax is not None and "jax" in cls.__module__ and isinstance(obj, jax.Array):
             return _reduce_jax(obj, jax)
         return super().reducer_override(obj)
+
+
+def _is_ours(obj: Any) -> bool:
+    """Whether a class or function is found by its name everywhere; cloudpickle asks for long."""
+    module = obj.__module__
+    if type(module) is not str or not module.startswith("lpml."):
+        return False
+    return getattr(sys.modules.get(module), obj.__qualname__, None) is obj
 
 
 def _reduce_array(array: Any) -> Any:
