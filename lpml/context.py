@@ -33,8 +33,10 @@ class SafePoints:
         self._changed = threading.Condition()
 
     def begin(self) -> None:
-        """The loop begins, in this thread."""
+        """The loop begins, in this thread: a safe point."""
         self.loop = threading.get_ident()
+        if self.wanted:
+            self.stay()
 
     def end(self) -> None:
         """The loop has ended."""

@@ -202,7 +202,10 @@ def line(status: RunStatus, speeds: Speeds) -> str:
 def ending(status: RunStatus) -> str:
     """How a run ended, on one line, and where to look; a temporary folder is gone by then."""
     reason = f" ({status.reason})" if status.reason else ""
-    folder = f"; run folder {status.folder}" if Path(status.folder).exists() else ""
+    path = Path(status.folder)
+    folder = f"; run folder {path}" if path.exists() else ""
+    if status.state != "finished" and any(path.glob("checkpoints/[0-9]*")):
+        folder += f"; `lpml resume {path.name}` goes on with it"
     return f"lpml: {status.program} {status.state} after {duration(status.seconds)}{reason}{folder}"
 
 

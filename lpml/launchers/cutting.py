@@ -65,6 +65,8 @@ class Cutting:
                 answer = self._carry_out(order)
             except Exception as error:
                 answer = f"{type(error).__name__}: {error}"
+            if order.what != "release" and self._released.is_set():
+                self.release()  # it came while the order was carried out
         if answer:
             self._answer(order, answer)
 

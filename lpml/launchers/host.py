@@ -141,8 +141,8 @@ class Host:
 
     def stop(self) -> None:
         """The program is stopping."""
+        self._cutting.release()  # first, so that calls that wait at a shut door are served
         self.context.clock.stop()
-        self._cutting.release()  # a loop that is held must see it
 
     def order(self, order: CutOrder) -> None:
         """Does the node's part in a checkpoint. Returns at once."""
