@@ -9,6 +9,7 @@ from lpml.nodes.consistency import Consistency as Consistency
 from lpml.nodes.consistency import Synchronous as Synchronous
 from lpml.nodes.flat import Flat as Flat
 from lpml.nodes.parameter_server import ParameterServer as ParameterServer
+from lpml.nodes.replay import Replay as Replay
 from lpml.nodes.roles import AbstractParameterServer as AbstractParameterServer
 from lpml.nodes.roles import ParameterServerStatistics as ParameterServerStatistics
 from lpml.nodes.roles import Params as Params

@@ -197,7 +197,7 @@ def _make_reader(plan: Plan) -> _Reader:
 
 def _make_builder(key: Any, fields: list[tuple[Any, Any, int]]) -> Callable[[Any], Any]:
     """What builds the next node of a plan from an iterator over leaves."""
-    kind = next(key)
+    kind: Any = next(key)
     if kind is int:
         fields.append((None, None, 0))
         return next
@@ -216,5 +216,6 @@ def _make_builder(key: Any, fields: list[tuple[Any, Any, int]]) -> Callable[[Any
         return lambda leaves: tuple([part(leaves) for part in parts])
     if names is not None:
         return lambda leaves: dict(zip(names, [part(leaves) for part in parts], strict=True))
-    make = kind._make
+    named: Any = kind
+    make = named._make
     return lambda leaves: make([part(leaves) for part in parts])

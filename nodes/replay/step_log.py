@@ -106,7 +106,7 @@ class StepLog:
             leaves = step[:4]
         else:
             leaves = self._signature.flatten(step, f"{self._who}.add")
-        count = self._num_envs
+        count, mask = self._num_envs, None
         if envs is not None:
             mask = self._mask(envs)
             count = int(np.count_nonzero(mask))
@@ -118,8 +118,8 @@ class StepLog:
         if priority is not None or self._prioritised is not False:
             self._prioritise(entry, priority)
         if last is not False and np.count_nonzero(last):
-            count += self._end(entry, np.asarray(last), None if envs is None else mask)
-        if envs is not None:
+            count += self._end(entry, np.asarray(last), mask)
+        if mask is not None:
             self._observed[entry] = self._stepped[entry] = mask
             self._even = False
         self._next = entry + 1

@@ -36,6 +36,17 @@ def test_batches_come_in_the_order_in_which_they_were_drawn() -> None:
     np.testing.assert_array_equal(np.concatenate(got), np.arange(90))
 
 
+def test_several_batches_of_one_call_are_handed_out_one_by_one() -> None:
+    replay = queue(100)
+    replay.add("t", np.arange(100))
+    with Prefetcher(replay, "t", 5, depth=1, batches_per_call=4) as batches:
+        got = [next(batches) for _ in range(15)]
+        assert len({batch.info.keys.tobytes() for batch in got}) == 15
+    np.testing.assert_array_equal(np.concatenate([batch.data for batch in got]), np.arange(75))
+    assert all(batch.data.flags.c_contiguous for batch in got)
+    assert got[3].info.size == 100
+
+
 def test_the_next_batches_are_drawn_ahead() -> None:
     clock = lpml.context().clock
     replay = queue(100)
