@@ -153,7 +153,11 @@ def _require_file(path: Path) -> None:
     if path.exists():
         raise UsageError(f"{path}: not a Python file; give one that ends in .py")
     near = sorted(str(path.with_name(file.name)) for file in path.parent.glob("*.py"))
-    raise UsageError(f"{path}: no such file{closest(str(path), near[:10])}")
+    advice = closest(str(path), near[:10]) or (
+        f", nor any other Python file in {path.parent.resolve()}; give the path of one, "
+        "package.module:factory, or a name that `lpml list` prints"
+    )
+    raise UsageError(f"{path}: no such file{advice}")
 
 
 def _choose(module: ModuleType, name: str, place: str) -> Callable[..., Program]:

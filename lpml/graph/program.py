@@ -10,6 +10,7 @@ from typing import Any, final
 
 from lpml.errors import GraphError
 from lpml.graph.arguments import argument_faults
+from lpml.graph.methods import method_faults
 from lpml.graph.node import Node, P, S
 from lpml.resources import Resources, Restart
 from lpml.service import Interface
@@ -127,14 +128,17 @@ class Program:
           The handle, typed as the service: pass it to the nodes that call this one.
 
         Raises:
-          GraphError: the arguments do not fit the service's signature or its annotations. All
-            faults are listed; the node was not added.
+          GraphError: the arguments do not fit the service's signature or its annotations, or a
+            method is an `async def`. All faults are listed; the node was not added.
         """
         if not isinstance(node, Node):
             raise GraphError(
                 f"add_node({node!r}): not a Node; write add_node(Node(Service, arguments...))"
             )
         declared = self._place(node, label)
+        faults = method_faults(declared.name, node._origin.cls)
+        if faults:
+            raise GraphError(*faults)
         if node.configured:
             _raise_faults(declared)
         node._added(self, declared.name, lambda: _raise_faults(declared))

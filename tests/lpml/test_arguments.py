@@ -155,7 +155,7 @@ def test_a_factory_imported_from_elsewhere_serves_where_there_is_none() -> None:
 @pytest.mark.parametrize(
     ("text", "target", "message"),
     [
-        (None, "program.py", "program.py: no such file"),
+        (None, "program.py", "or a name that `lpml list` prints"),
         (None, "progam.py", "did you mean 'program.py'"),
         (None, ".", "this is a folder"),
         ("x = 1", "program.txt", "not a Python file"),

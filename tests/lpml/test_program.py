@@ -7,7 +7,7 @@ import functools
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
@@ -264,6 +264,37 @@ def test_a_service_must_be_something_that_makes_an_object() -> None:
         Node(handle_of(Counter))  # type: ignore[arg-type]
     with pytest.raises(lpml.GraphError, match="annotate what it returns"):
         Node(lambda: Counter())
+
+
+class Waits:
+    async def run(self) -> None: ...
+
+    async def _inner(self) -> None: ...
+
+
+class Asks(Waits):
+    def run(self) -> None: ...  # type: ignore[override]
+
+    @lpml.concurrent
+    async def ask(self) -> int:
+        return 1
+
+    @staticmethod
+    async def items() -> AsyncIterator[int]:
+        yield 1
+
+
+def test_coroutines_among_the_methods_of_a_service_are_refused() -> None:
+    program = Program("p")
+    with pytest.raises(lpml.GraphError, match=r"Waits\.run is an `async def`.*plain `def`"):
+        program.add_node(Node(Waits))
+    with pytest.raises(lpml.GraphError) as caught:
+        program.add_node(Node.declare(Asks))
+    assert [fault.split(" is ")[0] for fault in caught.value.faults] == [
+        "asks/0: Asks.ask",
+        "asks/0: Asks.items",
+    ]
+    assert program.nodes == ()
 
 
 def test_only_nodes_are_added_and_only_once() -> None:
