@@ -48,10 +48,8 @@ def program(
       seed: of everything that is drawn.
       config: options of the agent.
     """
-    if config.reward_scale is None:
-        config = dataclasses.replace(config, reward_scale=REWARD_SCALE.get(env))
     return actor_learner(
-        ImpalaBuilder(config),
+        ImpalaBuilder(config_for(env, config)),
         env,
         num_actors=num_actors,
         envs_per_actor=envs_per_actor,
@@ -63,3 +61,10 @@ def program(
         learner_gpu=learner_gpu,
         seed=seed,
     )
+
+
+def config_for(env: str, config: ImpalaConfig) -> ImpalaConfig:
+    """The config with what is known of the environment, where it leaves that open."""
+    if config.reward_scale is not None:
+        return config
+    return dataclasses.replace(config, reward_scale=REWARD_SCALE.get(env))

@@ -90,10 +90,11 @@ def make_optimizer(config: ImpalaConfig) -> optax.GradientTransformation:
     rate: Any = config.learning_rate
     if config.decay_updates:
         rate = optax.linear_schedule(config.learning_rate, 0.0, config.decay_updates)
-    return optax.chain(
+    optimizer = optax.chain(
         optax.clip_by_global_norm(config.max_gradient_norm),
         optax.rmsprop(rate, decay=config.rms_decay, eps=config.rms_epsilon),
     )
+    return optax.flatten(optimizer)  # one vector compiles sooner than many arrays
 
 
 def batch_loss(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import lpml
+from lpml.agents.environments import make_environment
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.agents.impala.learner import Extras, batch_loss
 from lpml.agents.impala.losses import (
@@ -23,6 +24,7 @@ from lpml.agents.impala.losses import (
     vtrace,
 )
 from lpml.agents.impala.networks import Networks, make_networks
+from lpml.agents.loop import train
 from lpml.nodes.acting import Policy
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.learning import Algorithm, Experience
@@ -485,3 +487,27 @@ def test_continuous_actions_are_refused() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(lpml.UsageError, match=next(iter(options))):
         ImpalaConfig(**options)
+
+
+# Learning
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "config", "enough", "steps"),
+    [
+        ("Catch", ImpalaConfig(), 0.95, 300_000),
+        ("CartPole-v1", ImpalaConfig(reward_scale=0.1), 475.0, 400_000),
+    ],
+)
+def test_it_solves(name: str, config: ImpalaConfig, enough: float, steps: int) -> None:
+    result = train(
+        ImpalaBuilder(config),
+        make_environment(name, 16),
+        num_steps=steps,
+        eval_environment=make_environment(name, 20, seed=1),
+        evaluate_every=10_000,
+        episodes=40,
+        stop_return=enough,
+    )
+    assert result.final_return >= enough
