@@ -228,7 +228,7 @@ def _read_params(
             "lpml that wrote it"
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             key = str(file["key"])
             arrays = [file[f"{index:04}"] for index in range(len(wanted))]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

@@ -36,7 +36,7 @@ class TinyConfig:
     samples_per_insert: float = 16.0
     tolerance: float | None = None
     remember: bool = False
-    """Counts the steps of an episode in the policy's state, for tests of that."""
+    """The policy's state counts the steps of an episode, and decides: for tests of that."""
     shape: tuple[int, ...] = (25, 3)
 
 
@@ -89,8 +89,9 @@ class TinyBuilder(AbstractBuilder):
                 jax.random.randint(draw, lead, 0, values.shape[1]),
                 jnp.argmax(values, axis=-1),
             )
-            following = state + 1 if self.config.remember else ()
-            return PolicyOutput(action.astype(spec.action.dtype), following, (), values)
+            if self.config.remember:
+                action, state = state % 3, state + 1
+            return PolicyOutput(action.astype(spec.action.dtype), state, (), values)
 
         return Policy(init, act)
 
