@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from lpml.launchers.names import NodeState, OutcomeState
+from lpml.record.metrics import json_number
 
 
 @final
@@ -65,5 +66,8 @@ class RunStatus:
     nodes: tuple[NodeStatus, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `--json` and `status.json`."""
-        return dataclasses.asdict(self)
+        """Plain data for `--json` and `status.json`; metrics that are not finite are words."""
+        data = dataclasses.asdict(self)
+        for node in data["nodes"]:
+            node["metrics"] = {name: json_number(value) for name, value in node["metrics"].items()}
+        return data

@@ -89,6 +89,7 @@ class Stop:
         if now >= self._deadline + GRACE:
             for name, node in self._alive():
                 node.alive = False
+                node.state = "stopped" if node.state == "restarting" else node.state
                 self._notes.append(f"{name} could not be killed")
         elif now >= self._terminate_at:
             decisions += self._each("terminate", [n for n in self._alive() if self._late(n, now)])

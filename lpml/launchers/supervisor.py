@@ -362,7 +362,8 @@ class Supervisor:
         if covered:
             failure = _because(failure, _NO_CUT)
         elif budget.used and self._stop is None:
-            failure = _because(failure, f"it was restarted {budget.used} times, and no more may be")
+            times = "once" if budget.used == 1 else f"{budget.used} times"
+            failure = _because(failure, f"it was restarted {times}, and no more may be")
         known.state = "failed"
         known.detail = failure.reason
         self._failures.append(failure)

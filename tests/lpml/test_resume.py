@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -473,8 +474,7 @@ def killed_and_resumed(runs: Path, steps: int, kills: int, seed: int) -> RunFold
         assert until(lambda: bool(RunFolder.all(runs)))
         (folder,) = RunFolder.all(runs)
         for _ in range(kills):
-            known = latest_number(folder)
-            assert until(lambda known=known: latest_number(folder) > known or exited(process))
+            assert until(functools.partial(moves_on, folder, latest_number(folder), process))
             pause.wait(dice.uniform(0.0, 0.3))
             if exited(process):
                 break
@@ -493,6 +493,10 @@ def killed_and_resumed(runs: Path, steps: int, kills: int, seed: int) -> RunFold
 def latest_number(folder: RunFolder) -> int:
     cut = Checkpoints(folder).latest()
     return 0 if cut is None else cut.manifest.number
+
+
+def moves_on(folder: RunFolder, known: int, process: subprocess.Popen[str]) -> bool:
+    return latest_number(folder) > known or exited(process)
 
 
 def exited(process: subprocess.Popen[str]) -> bool:
