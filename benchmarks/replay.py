@@ -120,7 +120,7 @@ def items(flags: Any, kind: str, sampler: str, where: str, peer: Peer | None) ->
                 "insert": lambda: replay.add("t", steps),
                 "sample": lambda: replay.sample("t", BATCH),
             }
-            with Prefetcher(replay, "t", BATCH) as batches:
+            with Prefetcher(replay, "t", BATCH, batches_per_call=flags.together) as batches:
                 ours["dataset"] = lambda: next(batches)
                 found = {
                     what: BATCH / seconds(function, flags.seconds)
@@ -202,6 +202,7 @@ def main() -> None:
     parser = arguments(__doc__, repeats=5)
     parser.add_argument("--peers", default="reverb", help="'' measures lpml alone")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--together", type=int, default=1, help="batches of a call, ahead")
     flags = parser.parse_args()
     parts: dict[str, Callable[[], list[Measure]]] = {}
     peer = Peer("reverb") if installed([name for name in flags.peers.split(",") if name]) else None

@@ -179,9 +179,9 @@ class StepLog:
             raise UsageError(
                 f"{self._who}.add: last has shape {list(last.shape)}, not {list(self._lead)}"
             )
-        ended = np.broadcast_to(last.astype(np.bool_), self._num_envs)
-        if mask is not None:
-            ended = ended & mask
+        ended = last.astype(np.bool_)
+        if mask is not None or not last.shape:
+            ended = ended & (np.ones(self._num_envs, np.bool_) if mask is None else mask)
         self._ended[entry] = ended
         self._even = False
         self._open &= ~ended
@@ -249,7 +249,7 @@ class StepLog:
                 f"{self._who}: envs is {mask.dtype.name}{list(mask.shape)}; give a mask "
                 f"bool{list(self._lead)}"
             )
-        return np.broadcast_to(mask, self._num_envs)
+        return mask if mask.shape else np.full(self._num_envs, mask)
 
     def _closed(self) -> UsageError:
         return UsageError(f"{self._who}.add: an environment has no episode; call first")
