@@ -1,12 +1,20 @@
-"""Environments by name: our own, and those of packages that are installed."""
+"""Environments by name: our own, gymnasium's, and those that a function of yours makes."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from lpml.agents.cartpole import CartPole
 from lpml.agents.catch import Catch
-from lpml.errors import UsageError
+from lpml.errors import UsageError, closest
 from lpml.nodes.environment import AbstractEnvironment
 
-OWN = {"Catch": Catch}
+OWN: dict[str, Callable[[int, int], AbstractEnvironment]] = {
+    "Catch": Catch,
+    "lpml/CartPole-v1": CartPole,
+}
 """Environments of lpml itself."""
 
 
@@ -14,7 +22,8 @@ def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnv
     """E environments of one kind.
 
     Args:
-      name: `Catch`, or a name of gymnasium such as `CartPole-v1`.
+      name: `Catch`, `lpml/CartPole-v1`; a name of gymnasium, such as `CartPole-v1`; or
+        `package.module:function` with a function of yours, which is called with E and the seed.
       num_envs: E.
       seed: of all that is random in them; differently in each.
 
@@ -26,11 +35,40 @@ def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnv
         raise UsageError(f"make_environment({name!r}, num_envs={num_envs}): give at least 1")
     if name in OWN:
         return OWN[name](num_envs, seed)
+    module, _, function = name.partition(":")
+    if function.isidentifier():
+        return _call(module, function, num_envs, seed)
     try:
         from lpml.agents.gym import make_gym
     except ModuleNotFoundError as error:
+        if error.name != "gymnasium":
+            raise
         raise UsageError(
-            f"environment {name!r} is none of lpml's own ({', '.join(OWN)}), and those of "
-            "gymnasium are not installed: pip install 'lpml[gym]'"
+            f"environment {name!r} is none of lpml's own{closest(name, list(OWN))}. If it is one "
+            "of gymnasium: pip install 'lpml[gym]'"
         ) from error
-    return make_gym(name, num_envs, seed)
+    try:
+        return make_gym(name, num_envs, seed)
+    except UsageError as error:
+        near = closest(name, list(OWN))
+        if near.startswith("; did") and "did you mean" not in str(error):
+            raise UsageError(f"{error}{near}") from error
+        raise
+
+
+def _call(module: str, function: str, num_envs: int, seed: int) -> AbstractEnvironment:
+    """What a function of the user's makes."""
+    where = f"environment '{module}:{function}'"
+    try:
+        make: Any = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{where}: {error}; is its folder on PYTHONPATH?") from error
+    except AttributeError as error:
+        raise UsageError(f"{where}: {error}") from error
+    made = make(num_envs, seed)
+    if not isinstance(made, AbstractEnvironment) or made.num_envs != num_envs:
+        raise UsageError(
+            f"{where} returned {made!r}; return a lpml.nodes.AbstractEnvironment of {num_envs}, "
+            "such as lpml.agents.serial.SerialEnvironment makes of single ones"
+        )
+    return made

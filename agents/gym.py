@@ -2,84 +2,149 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, final
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, final
 
 import gymnasium
 import jax
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 
+from lpml.agents.serial import AbstractSingle, Outcome, SerialEnvironment, spread_seed
 from lpml.errors import UsageError, closest
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec, Timestep
 
-Autoreset = Literal["next_step", "same_step"]
-_MANY = 32  # environments from which a vector entry point is faster than a loop over single ones
+Vectorisation: TypeAlias = Literal["auto", "serial", "native"]
+_FEW = 4  # environments up to which stepping one after the other is cheaper than a vectorised one
+_SEVERAL = (gymnasium.vector.SyncVectorEnv, gymnasium.vector.AsyncVectorEnv)  # take a seed for each
 
 
 def make_gym(
-    name: str, num_envs: int = 1, seed: int = 0, *, autoreset: Autoreset = "same_step"
-) -> GymEnvironment:
+    name: str,
+    num_envs: int = 1,
+    seed: int | None = 0,
+    *,
+    vectorisation: Vectorisation = "auto",
+    max_episode_steps: int | None = None,
+) -> AbstractEnvironment:
     """Makes a registered environment of gymnasium.
 
     Args:
-      name: such as `CartPole-v1`.
+      name: such as `CartPole-v1`, or `package:Name-v0` where `package` registers it.
       num_envs: E.
       seed: of the first reset.
-      autoreset: whether an episode begins in the step that ended the one before, or in a step of
-        its own. Some environments that are vectorised themselves know only the latter.
+      vectorisation: `native` = by the environment's own vectorised form, its
+        `vector_entry_point`; `serial` = E single ones, one after the other; `auto` = whichever is
+        faster. They differ in what they draw at random, and native ones mostly need a step of its
+        own to begin an episode.
+      max_episode_steps: after which time cuts an episode off; `None` = as registered.
 
     Raises:
-      UsageError: there is no such environment, or its spaces cannot be learned from.
+      UsageError: there is no such environment, something that it needs is not installed, or its
+        spaces are of kinds that cannot be learned from.
     """
+    registered = _find(name)
+    native = registered.vector_entry_point is not None and not registered.additional_wrappers
+    if vectorisation == "native" and not native:
+        raise UsageError(f"environment {name!r} has no vector_entry_point; take 'serial'")
+    options = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
     try:
-        registered = gymnasium.spec(name)
-    except gymnasium.error.Error as error:
-        known = list(gymnasium.registry)
-        raise UsageError(
-            f"environment {name!r}: gymnasium says: {error}" + closest(name, known)
-        ) from error
-    mode = AutoresetMode.NEXT_STEP if autoreset == "next_step" else AutoresetMode.SAME_STEP
-    try:
-        if registered.vector_entry_point is not None and num_envs >= _MANY:
-            made = gymnasium.make_vec(name, num_envs, vectorization_mode="vector_entry_point")
-        else:
+        if native and vectorisation != "serial" and (vectorisation == "native" or num_envs > _FEW):
             made = gymnasium.make_vec(
-                name, num_envs, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}
+                name, num_envs, vectorization_mode="vector_entry_point", **options
             )
+            return GymVector(made, name=name, seed=seed)
+        singles = [
+            gymnasium.make(name, disable_env_checker=True, **options) for _ in range(num_envs)
+        ]
     except gymnasium.error.DependencyNotInstalled as error:
         raise UsageError(f"environment {name!r}: {error}") from error
-    return GymEnvironment(made, name, seed)
+    return SerialEnvironment([GymSingle(single, name) for single in singles], seed=seed)
+
+
+def _find(name: str) -> Any:
+    """What is registered under a name."""
+    try:
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        near = closest(name, [str(known) for known in gymnasium.registry])
+        near = near if near.startswith("; did") else ""  # not a thousand names
+        raise UsageError(f"environment {name!r}: gymnasium has none: {error}{near}") from error
 
 
 @final
-class GymEnvironment(AbstractEnvironment):
-    """E environments of a `gymnasium.vector.VectorEnv`, in either autoreset mode.
+class GymSingle(AbstractSingle):
+    """A `gymnasium.Env`.
 
     Args:
-      vector: whose metadata says how it begins episodes.
+      environment: with actions that are `Discrete` or `Box`. Continuous actions are clipped to
+        their bounds.
+      name: for messages and files.
+
+    Raises:
+      UsageError: spaces are of other kinds.
+    """
+
+    def __init__(self, environment: gymnasium.Env[Any, Any], name: str = "") -> None:
+        self._environment = environment
+        name = name or (environment.spec.id if environment.spec else "")
+        observation, self._convert = _observations(environment.observation_space, name)
+        self._spec, self._act = _actions(environment.action_space, observation, name)
+        self._discrete = self._spec.num_actions is not None
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        return self._spec
+
+    def reset(self, seed: int | None = None) -> Any:
+        return self._convert(self._environment.reset(seed=seed)[0])
+
+    def step(self, action: npt.NDArray[Any]) -> Outcome:
+        chosen = self._act(action)
+        observation, reward, terminated, truncated, _ = self._environment.step(
+            int(chosen) if self._discrete else chosen
+        )
+        last = bool(terminated or truncated)
+        return Outcome(self._convert(observation), float(reward), float(not terminated), last)
+
+    def close(self) -> None:
+        self._environment.close()
+
+
+@final
+class GymVector(AbstractEnvironment):
+    """E environments of a `gymnasium.vector.VectorEnv`, in the autoreset mode that it has.
+
+    Args:
+      vector: its metadata says when it begins episodes: `AutoresetMode.NEXT_STEP`, in a step of
+        its own in which the action is ignored, or `SAME_STEP`, in the step that ended one.
       name: for messages and files.
       seed: of the first reset.
 
     Raises:
-      UsageError: it does not say when it begins episodes, or its actions are of a kind that is
-        not known.
+      UsageError: it has no such mode, or its spaces are of kinds that cannot be learned from.
     """
 
-    def __init__(self, vector: gymnasium.vector.VectorEnv, name: str = "", seed: int = 0) -> None:
+    def __init__(self, vector: VectorEnv, *, name: str = "", seed: int | None = None) -> None:
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UsageError(
-                f"environment {name!r}: its metadata has autoreset_mode={mode!r}; give one with "
-                "AutoresetMode.NEXT_STEP or SAME_STEP"
+                f"environment {name or vector}: metadata['autoreset_mode'] is {mode!r}; make it "
+                "with AutoresetMode.NEXT_STEP or AutoresetMode.SAME_STEP"
             )
         self._vector = vector
         self._next_step = mode == AutoresetMode.NEXT_STEP
-        self._seed: int | None = seed
-        self._spec = _spec(vector, name)
-        self._all = np.ones(vector.num_envs, bool)
-        self._ended = np.zeros(vector.num_envs, bool)
+        self._seed = seed
+        name = name or (vector.spec.id if vector.spec else "")
+        observation, self._convert = _observations(vector.single_observation_space, name)
+        self._spec, self._act = _actions(vector.single_action_space, observation, name)
+        self._action_dtype = vector.action_space.dtype
+        self._copies = bool(getattr(vector.unwrapped, "copy", True))
+        self._ended = np.zeros(vector.num_envs, np.bool_)
+        self._all = np.ones(vector.num_envs, np.bool_)
+        self._all.flags.writeable = False
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -91,56 +156,112 @@ class GymEnvironment(AbstractEnvironment):
 
     def reset(self, seed: int | None = None) -> Any:
         seed, self._seed = (self._seed if seed is None else seed), None
-        self._ended = np.zeros(self.num_envs, bool)
-        return self._vector.reset(seed=seed)[0]
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        return self._observe(self._vector.reset(seed=self._seeds(seed))[0])
 
     def step(self, action: npt.NDArray[Any]) -> Timestep:
-        observation, reward, terminated, truncated, infos = self._vector.step(action)
-        discount = np.where(terminated, np.float32(0), np.float32(1))
-        reward = np.asarray(reward, np.float32)
+        chosen = np.asarray(self._act(action), self._action_dtype)
+        seen, rewards, terminated, truncated, infos = self._vector.step(chosen)
+        observation = self._observe(seen)
+        reward = np.asarray(rewards, np.float32)
+        discount = np.logical_not(terminated).astype(np.float32)
         last = np.logical_or(terminated, truncated)
         if self._next_step:
             begins, self._ended = self._ended, last
-            return Timestep(observation, reward, discount, last, observation, begins, ~begins)
-        arrival = observation
-        if last.any():
-            arrival = jax.tree.map(np.copy, observation)
-            for lane in np.flatnonzero(last).tolist():
-                final_one = infos["final_obs"][lane]
-                jax.tree.map(lambda to, of, i=lane: to.__setitem__(i, of), arrival, final_one)
+            valid = ~begins if begins.any() else self._all
+            return Timestep(observation, reward, discount, last, observation, begins, valid)
+        arrival = self._arrival(observation, last, infos) if last.any() else observation
         return Timestep(observation, reward, discount, last, arrival, last, self._all)
 
     def close(self) -> None:
         self._vector.close()
 
+    def _seeds(self, seed: int | None) -> Any:
+        if seed is None:
+            return None
+        several = isinstance(self._vector.unwrapped, _SEVERAL)
+        return spread_seed(seed, self.num_envs) if several else spread_seed(seed, 1)[0]
 
-def _spec(vector: gymnasium.vector.VectorEnv, name: str) -> EnvironmentSpec:
-    observation = _tree(vector.single_observation_space, name)
-    space = vector.single_action_space
-    if isinstance(space, spaces.Discrete):
-        if space.start != 0:
+    def _observe(self, seen: Any) -> Any:
+        observation = self._convert(seen)
+        return observation if self._copies else jax.tree.map(np.copy, observation)
+
+    def _arrival(self, observation: Any, last: npt.NDArray[np.bool_], infos: Any) -> Any:
+        """Where the actions led: observations that are last stand apart, in `infos`."""
+        if "final_obs" not in infos:
             raise UsageError(
-                f"environment {name!r}: {space} does not begin at 0; shift its actions"
+                f"environment {self._spec.name}: it begins episodes in the step that ends one and "
+                "gives no infos['final_obs']; make it with AutoresetMode.NEXT_STEP"
             )
+        arrival = jax.tree.map(np.copy, observation)
+        finals = infos["final_obs"]
+        if isinstance(finals, np.ndarray) and finals.dtype == object:
+            for lane in np.flatnonzero(last).tolist():
+                _put(arrival, lane, self._convert(finals[lane]))
+            return arrival
+        return jax.tree.map(
+            lambda old, new: np.where(last.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+            arrival,
+            self._convert(finals),
+        )
+
+
+def _put(arrays: Any, lane: int, one: Any) -> None:
+    for array, leaf in zip(jax.tree.leaves(arrays), jax.tree.leaves(one), strict=True):
+        array[lane] = leaf
+
+
+_Convert: TypeAlias = Callable[[Any], Any]
+
+
+def _observations(space: spaces.Space[Any], name: str) -> tuple[Any, _Convert]:
+    """The tree of shapes of a space, and how an observation, or several `[E, ...]`, becomes one.
+
+    A `Discrete` observation is one-hot, since its number means nothing to a network; 64 bits
+    become 32 unless jax is told otherwise.
+    """
+    if isinstance(space, spaces.Dict):
+        parts = {key: _observations(part, name) for key, part in space.spaces.items()}
+        tree: Any = {key: part[0] for key, part in parts.items()}
+        return tree, lambda x: {key: part[1](x[key]) for key, part in parts.items()}
+    if isinstance(space, spaces.Tuple):
+        several = [_observations(part, name) for part in space.spaces]
+        tree = tuple(part[0] for part in several)
+        return tree, lambda x: tuple(f(y) for (_, f), y in zip(several, x, strict=True))
+    if isinstance(space, spaces.Discrete):
+        rows, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
+        return jax.ShapeDtypeStruct((int(space.n),), rows.dtype), lambda x: rows[
+            np.asarray(x) - start
+        ]
+    if space.shape is None or space.dtype is None or not np.issubdtype(space.dtype, np.generic):
+        raise UsageError(
+            f"environment {name!r}: observations {space} have no fixed shape; wrap the "
+            "environment so that it has Box, Discrete, Dict or Tuple"
+        )
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(space.dtype))
+    return jax.ShapeDtypeStruct(space.shape, dtype), lambda x: np.asarray(x, dtype)
+
+
+def _actions(
+    space: spaces.Space[Any], observation: Any, name: str
+) -> tuple[EnvironmentSpec, _Convert]:
+    """The spec, and how an action of it, or several `[E, ...]`, becomes one of the space."""
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
         action = jax.ShapeDtypeStruct((), np.dtype(np.int32))
-        return EnvironmentSpec(observation, action, num_actions=int(space.n), name=name)
-    if isinstance(space, spaces.Box):
+        spec = EnvironmentSpec(observation, action, num_actions=int(space.n), name=name)
+        return spec, (lambda a: a + start) if start else _same
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         action = jax.ShapeDtypeStruct(space.shape, np.dtype(np.float32))
         low, high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
-        return EnvironmentSpec(observation, action, low=low, high=high, name=name)
+        spec = EnvironmentSpec(observation, action, low=low, high=high, name=name)
+        dtype = space.dtype
+        return spec, lambda a: np.clip(a, low, high).astype(dtype, copy=False)
     raise UsageError(
-        f"environment {name!r}: actions {space} are neither Discrete nor Box; wrap the environment"
+        f"environment {name!r}: actions {space} are neither Discrete nor a Box of real numbers; "
+        "wrap the environment so that they are"
     )
 
 
-def _tree(space: spaces.Space[Any], name: str) -> Any:
-    """A space as a tree of shapes and dtypes."""
-    if isinstance(space, spaces.Dict):
-        return {key: _tree(part, name) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_tree(part, name) for part in space.spaces)
-    if space.shape is None or space.dtype is None:
-        raise UsageError(
-            f"environment {name!r}: observations {space} have no fixed shape; wrap the environment"
-        )
-    return jax.ShapeDtypeStruct(space.shape, space.dtype)
+def _same(action: Any) -> Any:
+    return action
