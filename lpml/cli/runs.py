@@ -159,10 +159,15 @@ def _saved(folder: RunFolder) -> RunStatus | None:
 def _from_json(content: dict[str, Any]) -> RunStatus | None:
     """What `RunStatus.to_json` was made of; fields of another version are left out."""
     try:
-        nodes = tuple(NodeStatus(**_known(NodeStatus, node)) for node in content.pop("nodes"))
+        nodes = tuple(_node_from_json(node) for node in content.pop("nodes"))
         return RunStatus(**_known(RunStatus, content), nodes=nodes)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         return None
+
+
+def _node_from_json(content: dict[str, Any]) -> NodeStatus:
+    metrics = {name: float(value) for name, value in content.get("metrics", {}).items()}
+    return NodeStatus(**{**_known(NodeStatus, content), "metrics": metrics})
 
 
 def _known(cls: type, content: dict[str, Any]) -> dict[str, Any]:

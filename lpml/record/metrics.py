@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ _TAKEN = ("time", "step")
 class MetricsWriter:
     """Appends `{"time": s, "step": n, name: value, ...}` to a file, line by line.
 
-    Each line is handed to the kernel at once, so what was logged survives a killed node.
+    What is not finite is written as `json_number` says. Each line is handed to the kernel at
+    once, so what was logged survives a killed node.
 
     Raises:
       LaunchError: the file cannot be opened, or (from `write`) the disk is full.
@@ -51,7 +53,7 @@ class MetricsWriter:
         self._step = self._step + 1 if step is None else int(step)
         row = {"time": round(wall_time, 6), "step": self._step, **metrics}
         try:
-            rest = memoryview(json.dumps(row).encode() + b"\n")
+            rest = memoryview(_line(row))
             while rest:  # a disk that is nearly full takes a part
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
@@ -59,6 +61,23 @@ class MetricsWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _line(row: Mapping[str, float]) -> bytes:
+    try:
+        text = json.dumps(row, allow_nan=False)
+    except ValueError:
+        numbers = {name: json_number(value) for name, value in row.items()}
+        text = json.dumps(numbers, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def json_number(value: float) -> float | str:
+    """A value for JSON, which has no number that is not finite: "NaN", "Infinity", "-Infinity".
+
+    `float` reads these words.
+    """
+    return value if math.isfinite(value) else json.dumps(value)
 
 
 def _refused(path: Path, error: OSError) -> LaunchError:

@@ -136,6 +136,21 @@ def test_a_metric_cannot_take_the_name_of_the_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_what_is_not_finite_is_valid_json_and_is_read_back(folder: RunFolder) -> None:
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is no JSON")
+
+    writer = MetricsWriter(folder.metrics_file("worker/0"))
+    values = {"loss": float("nan"), "up": float("inf"), "down": -float("inf"), "fine": 0.5}
+    writer.write(values, 1, 100.0)
+    writer.close()
+    (line,) = folder.metrics_file("worker/0").read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse)["loss"] == "NaN"
+    ((_, row),) = MetricsFollower(folder).poll()
+    assert math.isnan(row.metrics["loss"])
+    assert {**row.metrics, "loss": 0} == {**values, "loss": 0}
+
+
 def test_a_full_disk_is_told_with_file_and_remedy(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").symlink_to("/dev/full")
     writer = MetricsWriter(tmp_path / "m.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,6 +45,13 @@ def seen(*statuses: RunStatus) -> views.Speeds:
     for one in statuses:
         speeds.see(one)
     return speeds
+
+
+def test_a_status_is_json_whatever_was_logged() -> None:
+    metrics = {"loss": float("nan"), "return": float("-inf"), "accuracy": 0.5}
+    text = json.dumps(status(node("a/0", metrics=metrics)).to_json(), allow_nan=False)
+    (written,) = json.loads(text)["nodes"]
+    assert written["metrics"] == {"loss": "NaN", "return": "-Infinity", "accuracy": 0.5}
 
 
 def test_calls_per_second_are_those_of_late() -> None:
