@@ -20,6 +20,8 @@ class Patience(NamedTuple):
     """Who waits, and until when (`None` = as long as the call may)."""
 
     caller: str
+    timeout: float | None
+    """Seconds, as the caller said."""
     end: float | None
 
     def left(self, now: float) -> float | None:
@@ -93,7 +95,8 @@ class WaitingRoom:
 
     def patience(self, caller: str, timeout: float | None) -> Patience:
         """That of a call which begins now."""
-        return Patience(caller, None if timeout is None else self._clock.time() + timeout)
+        end = None if timeout is None else self._clock.time() + timeout
+        return Patience(caller, timeout, end)
 
     def wake(self) -> None:
         """Makes all who wait look again."""
@@ -120,7 +123,7 @@ class WaitingRoom:
             left = patience.left(now)
             if not self._condition.wait_for(lambda: queue[0] is waiting and ready(), left):
                 raise ReplayTimeout(
-                    f"{what} on table {one.table.config.name!r} waited {left:.3g} s: "
+                    f"{what} on table {one.table.config.name!r} waited {patience.timeout:.3g} s: "
                     f"{why() if queue[0] is waiting else 'others came before'}"
                 )
 
@@ -134,7 +137,7 @@ class WaitingRoom:
             if not self._condition.wait_for(lambda: record.number >= insert.number, left):
                 raise ReplayTimeout(
                     f"insert {insert.number} of {patience.caller or 'a writer'} into table "
-                    f"{one.table.config.name!r} waited {left:.3g} s for insert {record.number}"
+                    f"{one.table.config.name!r} waited {patience.timeout:.3g} s for insert {record.number}"
                 )
         finally:
             self._waiting -= 1
