@@ -137,7 +137,8 @@ class WaitingRoom:
             if not self._condition.wait_for(lambda: record.number >= insert.number, left):
                 raise ReplayTimeout(
                     f"insert {insert.number} of {patience.caller or 'a writer'} into table "
-                    f"{one.table.config.name!r} waited {patience.timeout:.3g} s for insert {record.number}"
+                    f"{one.table.config.name!r} waited "
+                    f"{patience.timeout:.3g} s for insert {record.number}"
                 )
         finally:
             self._waiting -= 1
