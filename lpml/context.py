@@ -193,7 +193,8 @@ def context() -> Context:
     """The context of the node whose code is running.
 
     Outside any node (a service tried by hand or in a unit test) it is a context that never stops
-    and records nothing.
+    and records nothing. So it is in a thread that the node started itself, where several nodes
+    share a process: run its function by `contextvars.copy_context().run`, or use `lpml.future`.
     """
     scope = find_scope()
     return scope if isinstance(scope, Context) else _standalone

@@ -145,7 +145,8 @@ def test_a_wait_ends_at_the_deadline_of_the_call(clock: Clock, served: Call) -> 
         clock.wait(1000.0)
 
 
-def test_a_wait_ends_when_the_caller_cancels(clock: Clock) -> None:
+@pytest.mark.parametrize("wake", [lambda clock: clock.wake(), lambda clock: clocks.wake_all()])
+def test_a_wait_ends_when_the_caller_cancels(clock: Clock, wake: Callable[[Clock], None]) -> None:
     call, condition, entered = Call(None), clock.condition(), threading.Event()
 
     def wait() -> None:
@@ -157,24 +158,7 @@ def test_a_wait_ends_when_the_caller_cancels(clock: Clock) -> None:
     thread = Thread(wait)
     assert entered.wait(10)
     call.cancel()
-    clock.wake()
-    with pytest.raises(lpml.CallCancelled):
-        thread.result()
-
-
-def test_every_clock_of_the_process_can_be_woken_at_once(clock: Clock) -> None:
-    call, condition, entered = Call(None), clock.condition(), threading.Event()
-
-    def wait() -> None:
-        current_call.set(call)
-        with condition:
-            entered.set()
-            condition.wait_for(lambda: False)
-
-    thread = Thread(wait)
-    assert entered.wait(10)
-    call.cancel()
-    clocks.wake_all()
+    wake(clock)
     with pytest.raises(lpml.CallCancelled):
         thread.result()
 
