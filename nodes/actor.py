@@ -13,7 +13,7 @@ from lpml.nodes.environment import AbstractEnvironment, Timestep
 from lpml.nodes.episodes import Episodes
 from lpml.nodes.host_policy import HostPolicy
 from lpml.nodes.replay import Adder
-from lpml.nodes.roles import VariableSource
+from lpml.nodes.roles import Params, VariableSource
 from lpml.nodes.variables import VariableClient
 
 _LOG_SECONDS = 1.0
@@ -33,6 +33,7 @@ class Actor:
       period: steps of all E environments from one look for new parameters to the next.
       max_age: seconds that parameters may be old before it waits for newer ones; `None` = as
         they come.
+      example: parameters like those that will come, to compile with while the learner starts.
     """
 
     lpml_role: ClassVar[str] = "actor"
@@ -49,15 +50,18 @@ class Actor:
         seed: int = 0,
         period: int = 8,
         max_age: float | None = None,
+        example: Params | None = None,
     ) -> None:
         self._context = lpml.context()
         self._environment = environment
         self._adder = adder
         self._count = CountOf(counter, "actor")
-        self._variables = VariableClient(variables, period=period, max_age=max_age)
-        self._policy = HostPolicy(policy, environment.num_envs, seed)
-        self._policy.update(self._variables.params)
         self._observation = environment.reset(seed)
+        self._policy = HostPolicy(policy, environment.num_envs, seed)
+        if example is not None:
+            self._policy.compile(example, self._observation)
+        self._variables = VariableClient(variables, period=period, max_age=max_age)
+        self._policy.update(self._variables.params)
         self._begins = np.ones(environment.num_envs, bool)
         self._episodes = Episodes(environment.num_envs)
         self._next_log = self._context.clock.time()

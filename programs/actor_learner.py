@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import jax
 import numpy as np
 
 import lpml
@@ -202,7 +203,15 @@ def make_actor(
         counter=counter,
         seed=_seed(seed, actor),
         max_age=max_age,
+        example=_example_params(builder, made.spec),
     )
+
+
+def _example_params(builder: AbstractBuilder, spec: EnvironmentSpec) -> Params:
+    """Zeros of the shapes and types of what the policy takes."""
+    algorithm = builder.algorithm(spec)
+    shapes = jax.eval_shape(lambda: algorithm.variables(algorithm.init(jax.random.key(0))))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def make_evaluator(
