@@ -101,6 +101,18 @@ class PPOConfig:
 
 _KNOWN: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"anneal_steps": 300_000},
+    "Catch": {"anneal_steps": 300_000},
+    "Pendulum-v1": {
+        "unroll_length": 128,
+        "discount": 0.95,
+        "gae_lambda": 0.9,
+        "entropy_cost": 0.0,
+        "epochs": 10,
+        "minibatches": 8,
+        "anneal_steps": 300_000,
+        "normalise_returns": True,
+        "squash": False,
+    },
 }
 
 

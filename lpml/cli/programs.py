@@ -22,6 +22,7 @@ OWN: Mapping[str, str] = {  # equals pyproject.toml; there for a clone that is n
     "digits": "lpml.programs.supervised.parameter_server:program",
     "hello": "lpml.programs.hello:program",
     "impala": "lpml.programs.impala:program",
+    "ppo": "lpml.programs.ppo:program",
 }
 
 
