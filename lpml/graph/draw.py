@@ -116,23 +116,18 @@ def _nested(
     closing: str,
 ) -> list[str]:
     """The lines of all nodes, those of one group between the lines of its box."""
-    paths = [one.group.split("/") for one in shown.nodes]
-    groups = dict.fromkeys(tuple(path[: i + 1]) for path in paths for i in range(len(path)))
-    processes = {one.colocation for one in shown.nodes}
+    groups = shown.groups()
 
     def block(path: tuple[str, ...], indent: str) -> Iterator[str]:
-        members = [one for one in shown.nodes if one.group == "/".join(path)]
-        inner = [group for group in groups if group[:-1] == path]
-        shared = bool(path) and "/".join(path) in processes
-        boxed = bool(path) and (shared or len(members) + len(inner) > 1)
-        if boxed:
-            label = f"{path[-1]} (one process)" if shared else path[-1]
-            yield indent + opening(f"g{list(groups).index(path)}", label)
-        deeper = indent + "  " if boxed else indent
-        yield from (deeper + node(one) for one in members)
-        for group in inner:
-            yield from block(group, deeper)
-        if boxed:
+        group = groups.get(path)
+        if group is not None:
+            yield indent + opening(f"g{list(groups).index(path)}", group.label)
+        deeper = indent if group is None else indent + "  "
+        yield from (deeper + node(one) for one in shown.nodes if one.group == "/".join(path))
+        for inner in groups:
+            if inner[:-1] == path:
+                yield from block(inner, deeper)
+        if group is not None:
             yield indent + closing
 
     return list(block((), "  "))

@@ -45,12 +45,36 @@ class Arrow:
 
 @final
 @dataclass(frozen=True)
+class Group:
+    """A group that gets a box: it holds several nodes or groups, or shares one process."""
+
+    path: tuple[str, ...]
+    label: str
+
+
+@final
+@dataclass(frozen=True)
 class Picture:
     """A program as it is drawn."""
 
     name: str
     nodes: tuple[Shown, ...]
     arrows: tuple[Arrow, ...]
+
+    def groups(self) -> dict[tuple[str, ...], Group | None]:
+        """Every group by its path, outer before inner; `None` for those that get no box."""
+        paths = [one.group.split("/") for one in self.nodes]
+        every = dict.fromkeys(tuple(path[: i + 1]) for path in paths for i in range(len(path)))
+        processes = {one.colocation for one in self.nodes}
+        found: dict[tuple[str, ...], Group | None] = {}
+        for path in every:
+            name = "/".join(path)
+            shared = name in processes
+            inside = sum(one.group == name for one in self.nodes)
+            inside += sum(other[:-1] == path for other in every)
+            label = f"{path[-1]} (one process)" if shared else path[-1]
+            found[path] = Group(path, label) if shared or inside > 1 else None
+        return found
 
 
 def picture(program: Program) -> Picture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from lpml.graph.enclosing import Enclosure, enclosures
 from lpml.graph.folding import Arrow, Picture, Shown
 from lpml.graph.layout import Place, Route, lay_out
 from lpml.graph.roles import Shape, look_of
@@ -20,6 +21,7 @@ _STYLE = f"""
   .service {{ font-size: 11px; fill: #495057; }}
   .parameter {{ font-size: 11px; fill: #495057; }}
   .legend {{ font-size: 11px; fill: #495057; text-anchor: start; }}
+  .group {{ font-size: 11px; fill: #868e96; text-anchor: start; }}
   .arrow {{ fill: none; stroke: #868e96; stroke-width: 1.4; }}
 """
 _HEAD = (
@@ -37,11 +39,15 @@ def render(shown: Picture) -> str:
         [(text_width(arrow.label, 11) + 10, 16.0) for arrow in shown.arrows],
     )
     routed = list(zip(shown.arrows, layout.routes, strict=True))
+    groups = enclosures(shown, layout.boxes)
+    x, y = min([0.0, *(box.left for box in groups)]), min([0.0, *(box.top for box in groups)])
+    drawn_width = max([layout.width, *(box.right for box in groups)]) - x
+    drawn_height = max([layout.height, *(box.bottom for box in groups)]) - y
     legend = _legend(shown)
-    inner = max(layout.width, legend[1], text_width(shown.name, 15) * 1.1)
+    inner = max(drawn_width, legend[1], text_width(shown.name, 15) * 1.1)
     width = inner + 2 * _MARGIN
-    height = layout.height + 2 * _MARGIN + _TITLE + (_LEGEND if legend[0] else 0)
-    left, top = _MARGIN + (inner - layout.width) / 2, _MARGIN + _TITLE
+    height = drawn_height + 2 * _MARGIN + _TITLE + (_LEGEND if legend[0] else 0)
+    left, top = _MARGIN + (inner - drawn_width) / 2 - x, _MARGIN + _TITLE - y
     size = f'width="{width:.0f}" height="{height:.0f}"'
     body = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width:.0f} {height:.0f}">',
@@ -51,6 +57,7 @@ def render(shown: Picture) -> str:
         f'<rect {size} rx="8" fill="#ffffff"/>',
         f'<text class="title" x="{_MARGIN}" y="{_MARGIN + 12}">{escape(shown.name)}</text>',
         f'<g transform="translate({left:.1f},{top:.1f})">',
+        *map(_group, groups),
         *(_curve(arrow, route) for arrow, route in routed if route is not None),
         *(_node(one, layout.boxes[one.key], one.key in loops) for one in shown.nodes),
         *(_loop(arrow, layout.boxes[arrow.source]) for arrow, route in routed if route is None),
@@ -132,6 +139,13 @@ def _shape(shape: Shape, x: float, y: float, w: float, h: float, style: str) -> 
 def _rect(x: float, y: float, w: float, h: float, radius: float, style: str) -> str:
     box = f'x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"'
     return f'<rect {box} rx="{radius:.1f}" {style}/>'
+
+
+def _group(box: Enclosure) -> str:
+    style = 'fill="#f8f9fa" stroke="#ced4da" stroke-dasharray="5 4"'
+    frame = _rect(box.left, box.top, box.right - box.left, box.bottom - box.top, 8, style)
+    where = f'x="{box.left + 8:.1f}" y="{box.top + 12:.1f}"'
+    return f'{frame}<text class="group" {where}>{escape(box.label)}</text>'
 
 
 # --- arrows --------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 import lpml
 from lpml import Node, Program
 from lpml.graph.draw import dot, mermaid, svg
-from lpml.graph.layout import lay_out
+from lpml.graph.enclosing import enclosures
+from lpml.graph.folding import Picture, picture
+from lpml.graph.layout import Place, lay_out
 
 FORMATS = [mermaid, dot, svg]
 
@@ -76,6 +78,47 @@ def test_svg_shows_names_services_parameters_and_roles() -> None:
     for expected in ("training", "server", "worker/0", "Worker", "parameter server"):
         assert expected in texts
     assert texts.count("server") == 3  # the node, and what each of two arrows fills
+    assert texts.count("worker") == 2  # the box of the group, and the role
+
+
+def places_of(picture: Picture) -> dict[str, Place]:
+    arrows = [(arrow.source, arrow.target) for arrow in picture.arrows]
+    sizes = {one.key: (80.0, 40.0) for one in picture.nodes}
+    return dict(lay_out(sizes, arrows, [(30.0, 16.0)] * len(arrows)).boxes)
+
+
+def test_a_box_holds_the_nodes_of_its_group_and_the_boxes_within() -> None:
+    program = Program("p")
+    server = program.add_node(Node(Server))
+    with program.group("outer"):
+        for label in ("a", "b"):
+            with program.group(label):
+                for index in range(2):
+                    program.add_node(Node(Worker, server, **{f"{label}{index}": 1}))
+    shown = picture(program)
+    places = places_of(shown)
+    outer, *inner = enclosures(shown, places)
+    assert [box.label for box in (outer, *inner)] == ["outer", "a", "b"]
+    for box in inner:
+        assert outer.left < box.left < box.right < outer.right
+        assert outer.top < box.top < box.bottom < outer.bottom
+    assert not inner[0].meets(inner[1])
+    first = places[shown.nodes[1].key]
+    assert inner[0].left < first.x - 40
+    assert inner[0].top < first.y - 20
+
+
+def test_a_group_among_whose_nodes_others_stand_gets_no_box() -> None:
+    program = Program("p")
+    server = program.add_node(Node(Server))
+    with program.group("ends"):
+        first = program.add_node(Node(Worker, server))
+    middle = program.add_node(Node(Worker, first), label="middle")
+    with program.group("ends"):
+        program.add_node(Node(Worker, middle))
+    shown = picture(program)
+    assert enclosures(shown, places_of(shown)) == []
+    assert 'class="group"' not in svg(program)
 
 
 @pytest.mark.parametrize("draw", FORMATS)
