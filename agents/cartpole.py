@@ -66,7 +66,7 @@ class CartPole(AbstractEnvironment):
         state = self._move(np.asarray(action))
         self._steps += 1
         self._longest += 1
-        fallen = (np.abs(state[::2]) > ((_MAX_X,), (_MAX_THETA,))).any(axis=0)
+        fallen = (np.abs(state[0]) > _MAX_X) | (np.abs(state[2]) > _MAX_THETA)
         last = fallen
         if self._longest >= self._limit:
             last = fallen | (self._steps >= self._limit)
@@ -102,4 +102,6 @@ class CartPole(AbstractEnvironment):
         self._longest = int(self._steps.max())
 
     def _observe(self) -> npt.NDArray[np.float32]:
-        return self._state.T.astype(np.float32, order="C")
+        observation = np.empty((self._num_envs, 4), np.float32)
+        observation[...] = self._state.T
+        return observation

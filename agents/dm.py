@@ -56,9 +56,9 @@ class DmSingle(AbstractSingle):
     def __init__(
         self, environment: dm_env.Environment | Callable[[int], dm_env.Environment], name: str = ""
     ) -> None:
-        made = isinstance(environment, dm_env.Environment)
-        self._make: Any = None if made else environment
-        self._environment: Any = environment if made else self._make(0)
+        given: Any = environment
+        self._make = None if isinstance(given, dm_env.Environment) else given
+        self._environment = given if self._make is None else given(0)
         self._spec = _spec(self._environment, name)
         self._start = getattr(self._environment.action_spec(), "minimum", 0)
 

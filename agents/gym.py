@@ -49,7 +49,9 @@ def make_gym(
     native = registered.vector_entry_point is not None and not registered.additional_wrappers
     if vectorisation == "native" and not native:
         raise UsageError(f"environment {name!r} has no vector_entry_point; take 'serial'")
-    options = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    options: dict[str, Any] = (
+        {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    )
     try:
         if native and vectorisation != "serial" and (vectorisation == "native" or num_envs > _FEW):
             made = gymnasium.make_vec(

@@ -82,7 +82,7 @@ class SerialEnvironment(AbstractEnvironment):
         self._limit = max_episode_steps
         self._lengths = [0] * len(singles)
         leaves, self._structure = jax.tree.flatten(self._spec.observation)
-        self._plain = self._structure == jax.tree.structure(0)  # one array, not a tree
+        self._plain = jax.tree_util.treedef_is_leaf(self._structure)  # one array, not a tree
         self._shapes = [((len(singles), *leaf.shape), leaf.dtype) for leaf in leaves]
         self._all = np.ones(len(singles), np.bool_)
         self._all.flags.writeable = False

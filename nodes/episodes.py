@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
+import numpy.typing as npt
 
 from lpml.nodes.environment import Timestep
 
@@ -29,26 +30,39 @@ class Episodes:
         self.lanes: list[int] = []
         """The environment of each."""
 
-    def add(self, step: Timestep) -> int:
-        """One step of all; how many episodes it ended."""
-        self._return += np.where(step.valid, step.reward, 0)
-        self._length += step.valid
-        ended = np.flatnonzero(step.last & step.valid)
-        if len(ended):
-            self.returns += self._return[ended].tolist()
-            self.lengths += self._length[ended].tolist()
-            self.lanes += ended.tolist()
-            self._return[ended] = 0
-            self._length[ended] = 0
+    def add(self, step: Timestep, valid: npt.NDArray[np.bool_] | None = None) -> int:
+        """One step of all; how many episodes it ended.
+
+        Args:
+          step: what the environments returned.
+          valid: `step.valid`, or `None` where that is True everywhere.
+        """
+        if valid is None:
+            self._return += step.reward
+            self._length += 1
+        else:
+            self._return += np.where(valid, step.reward, 0)
+            self._length += valid
+        if not np.count_nonzero(step.last):
+            return 0
+        ended = np.flatnonzero(step.last)
+        self.returns += self._return[ended].tolist()
+        self.lengths += self._length[ended].tolist()
+        self.lanes += ended.tolist()
+        self._return[ended] = 0
+        self._length[ended] = 0
         return len(ended)
 
     def summary(self) -> dict[str, float]:
         """Means over the last episodes; nothing before the first has ended."""
         if not self.returns:
             return {}
-        recent = self.returns[-_RECENT:], self.lengths[-_RECENT:]
         return {
-            "episode_return": float(np.mean(recent[0])),
-            "episode_length": float(np.mean(recent[1])),
-            "episodes": float(len(self.returns)),
+            "episode_return": float(np.mean(self.returns[-_RECENT:])),
+            "episode_length": float(np.mean(self.lengths[-_RECENT:])),
         }
+
+    def forget(self) -> None:
+        """Keeps the last episodes only."""
+        for kept in (self.returns, self.lengths, self.lanes):
+            del kept[:-_RECENT]
