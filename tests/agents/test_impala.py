@@ -143,14 +143,10 @@ def test_v_trace_is_that_of_rlax() -> None:
     rlax = pytest.importorskip("rlax")
     given = single(case(5, 20))
     for lambda_ in (1.0, 0.8):
-        theirs = rlax.vtrace_td_error_and_advantage(
-            given.values[:-1],
-            given.values[1:],
-            given.rewards,
-            given.discounts,
-            given.ratios,
-            lambda_,
-        )
+        with jax.numpy_dtype_promotion("standard"):
+            theirs = rlax.vtrace_td_error_and_advantage(
+                given.values[:-1], given.values[1:], *given[1:], lambda_
+            )
         ours = vtrace(*given, lambda_=lambda_)
         np.testing.assert_allclose(ours.advantages, theirs.pg_advantage, rtol=1e-5, atol=1e-5)
         errors = ours.targets - given.values[:-1]

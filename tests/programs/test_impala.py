@@ -53,5 +53,5 @@ def test_it_solves_on_processes(env: str, servers: int, runs: Path) -> None:
         outcome = run.wait(580)
     assert outcome.state == "finished"
     evaluations = rows(run.folder.path, "evaluator-0")
-    assert evaluations[-1]["mean_return"] >= impala.SOLVED[env]
+    assert evaluations[-1]["evaluator_return"] >= impala.SOLVED[env]
     assert max(row["max_policy_lag"] for row in rows(run.folder.path, "learner-0")) >= 1
