@@ -175,7 +175,7 @@ def _update_jax(before: Mapping[str, str]) -> None:
         if name.startswith("JAX_") and before.get(name, "") != text:
             option = name.lower()
             try:
-                config.update(option, _like(getattr(config, option, None), text))
+                config.update(option, _like(config._read(option), text))
             except (AttributeError, ValueError, TypeError):
                 continue  # a variable that is no option, or of another version of jax
 
