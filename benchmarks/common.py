@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 PYTHONS = {
+    "acme": ROOT / ".venv-acme" / "bin" / "python",
     "lpml": Path(sys.executable),
     "courier": ROOT / ".venv-launchpad" / "bin" / "python",
     "grpc": ROOT / ".venv-peers" / "bin" / "python",
@@ -108,7 +109,9 @@ class Peer:
         self._runs.cleanup()
 
 
-def run_once(python: Path, script: str, *words: object) -> dict[str, float] | None:
+def run_once(
+    python: Path, script: str, *words: object, timeout: float = 180.0
+) -> dict[str, float] | None:
     """The JSON object that a script prints, or `None` (and a line on stderr)."""
     with tempfile.TemporaryDirectory() as runs:
         paths = os.pathsep.join([str(HERE / "peers"), *[str(ROOT)] * (python == PYTHONS["lpml"])])
@@ -122,7 +125,7 @@ def run_once(python: Path, script: str, *words: object) -> dict[str, float] | No
             start_new_session=True,
         )
         try:
-            output, errors = process.communicate(timeout=180)
+            output, errors = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             output, errors = "", "it did not end"
         finally:
