@@ -53,6 +53,7 @@ class Restart:
     """What happens when a node dies. Make one by `never`, `on_failure` or `always`.
 
     A node that dies is started anew at the same address, with `lpml.context().attempt` one higher.
+    One whose constructor raises at its first attempt is not: it would raise again.
     A stateful one (it has `save` and `restore`) is not restarted alone: the whole run is set back
     to its last checkpoint, or fails where there is none.
 

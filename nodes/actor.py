@@ -71,7 +71,7 @@ class Actor:
     """
 
     lpml_role: ClassVar[str] = "actor"
-    lpml_restart: ClassVar[lpml.Restart] = lpml.Restart.never()
+    lpml_restart: ClassVar[lpml.Restart] = lpml.Restart.on_failure(10)
     lpml_resources: ClassVar[lpml.Resources] = ACTING
 
     def __init__(

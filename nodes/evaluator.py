@@ -49,6 +49,7 @@ class Evaluator:
     """
 
     lpml_role: ClassVar[str] = "evaluator"
+    lpml_restart: ClassVar[lpml.Restart] = lpml.Restart.on_failure(3)
     lpml_resources: ClassVar[lpml.Resources] = ACTING
 
     def __init__(

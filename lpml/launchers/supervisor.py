@@ -228,7 +228,10 @@ class Supervisor:
         if known.state in ("failed", "restarting"):
             return []
         known.working = False
-        return self._judge(failure, now) + self._advance(now)
+        # What was never up before and raises is a mistake that another attempt would repeat.
+        hopeless = known.ready_at is None and not self.restarts(failure.node)
+        hopeless = hopeless and not failure.consequence
+        return self._judge(failure, now, hopeless=hopeless) + self._advance(now)
 
     def exited(
         self, node: str, now: float, how: str = "", *, clean: bool = True, at: float | None = None
@@ -339,7 +342,7 @@ class Supervisor:
 
     # Restarts.
 
-    def _judge(self, failure: Failure, now: float) -> list[Decision]:
+    def _judge(self, failure: Failure, now: float, *, hopeless: bool = False) -> list[Decision]:
         """What a failure means: a restart, or the end of the run."""
         name = failure.node
         known = self._nodes[name]
@@ -349,7 +352,7 @@ class Supervisor:
             self._accidents.append(Accident(failure, "it was leaving the program"))
             return []
         budget = known.budget
-        covered = self._stop is None and budget.covers(failed=True)
+        covered = self._stop is None and not hopeless and budget.covers(failed=True)
         if covered and (name not in self._stateful or self.has_cut):
             back = name in self._stateful
             pause = budget.spend(_served(known, now))

@@ -165,6 +165,7 @@ class Worker:
     """
 
     lpml_role: ClassVar[str] = "learner"
+    lpml_restart: ClassVar[lpml.Restart] = lpml.Restart.on_failure(10)
 
     def __init__(
         self,
@@ -243,6 +244,7 @@ class Evaluator:
     """
 
     lpml_role: ClassVar[str] = "evaluator"
+    lpml_restart: ClassVar[lpml.Restart] = lpml.Restart.on_failure(3)
 
     def __init__(
         self,

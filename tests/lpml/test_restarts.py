@@ -57,13 +57,17 @@ def until(predicate: Callable[[], bool]) -> bool:
     return any(predicate() or pause.wait(0.01) for _ in range(1000))
 
 
+def is_between_attempts(run: Run) -> bool:
+    return node_of(run).state == "restarting" and not run._supervisor.is_alive("node/0")
+
+
 class Stumbles:
     """Its run fails in its first attempts."""
 
     def __init__(self, falls: int, where: str = "run") -> None:
         self._falls = falls
-        if where == "constructor":
-            self.run()
+        if where == "constructor" and lpml.context().attempt:
+            self.run()  # what raises at the first attempt is not restarted
 
     def run(self) -> None:
         attempt = lpml.context().attempt
@@ -82,6 +86,20 @@ def test_a_node_that_fails_is_started_again_and_its_log_goes_on(start: Launch, w
         f"attempt {attempt}" for attempt in range(3)
     ]
     assert any("ValueError: fall 0; restart 1 of 3 in 0.02 s" in line for line in lines)
+
+
+class Misused:
+    """Its constructor raises."""
+
+    def __init__(self) -> None:
+        raise ValueError("a wrong argument")
+
+
+def test_a_constructor_that_raises_at_once_is_not_tried_again(start: Launch) -> None:
+    run = start(program_of(lpml.Node(Misused), restart=quickly()))
+    with pytest.raises(lpml.NodeError, match="a wrong argument"):
+        run.wait(30.0)
+    assert node_of(run).restarts == 0
 
 
 def test_a_failure_beyond_the_budget_ends_the_run_and_is_the_one_shown(start: Launch) -> None:
@@ -163,7 +181,7 @@ def test_a_call_made_between_two_attempts_waits_for_the_next(start: Launch) -> N
     with start(program_of(lpml.Node(Server), restart=policy)) as run:
         server = run.client("node/0")
         server.fail()
-        assert until(lambda: node_of(run).state == "restarting")
+        assert until(lambda: is_between_attempts(run))
         assert server.attempt() == 1  # it is not idempotent, but nobody has seen it yet
 
 
@@ -172,7 +190,7 @@ def test_a_call_that_waits_for_a_restart_keeps_its_deadline(start: Launch) -> No
     with start(program_of(lpml.Node(Server), restart=policy)) as run:
         server = run.client("node/0")
         server.fail()
-        assert until(lambda: node_of(run).state == "restarting")
+        assert until(lambda: is_between_attempts(run))
         with pytest.raises(lpml.CallTimeout), lpml.deadline(0.2):
             server.wait_for_attempt(1)
 
@@ -182,7 +200,7 @@ def test_a_stop_between_two_attempts_is_a_stop_and_frees_who_waits(start: Launch
     run = start(program_of(lpml.Node(Server), restart=policy))
     server = run.client("node/0")
     server.fail()
-    assert until(lambda: node_of(run).state == "restarting")
+    assert until(lambda: is_between_attempts(run))
     waiting = lpml.future(server.attempt)
     outcome = run.stop("enough")
     assert (outcome.state, outcome.reason) == ("stopped", "enough")

@@ -419,7 +419,7 @@ def test_a_node_may_join_and_leave_while_the_program_goes_on() -> None:
     assert supervisor.leaving == ("b",)
     assert supervisor.returned("b", 2.5) == do("close", "b")
     supervisor.exited("b", 2.6)
-    assert supervisor.leaving == ()
+    assert not supervisor.leaving
     assert supervisor.phase == "running"
     assert supervisor.join("b", Restart.never(), None, 3.0) == [Decision("start", "b", 1)]
 
