@@ -46,10 +46,10 @@ format: .venv/.has-dev
 	$(python) -m ruff format .
 
 bench: .venv/.has-dev
-	$(python) -m benchmarks.rpc $(ARGS)
-	$(python) -m benchmarks.launch $(ARGS)
-	$(python) -m benchmarks.ps $(ARGS)
-	$(python) -m benchmarks.replay $(ARGS)
+	$(python) -m benchmarks.rpc --minutes 5 $(ARGS)
+	$(python) -m benchmarks.launch --minutes 3 $(ARGS)
+	$(python) -m benchmarks.ps --minutes 3 $(ARGS)
+	$(python) -m benchmarks.replay --repetitions 1 $(ARGS)
 
 bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers .venv-reverb/.has-peers
 

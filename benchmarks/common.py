@@ -165,7 +165,14 @@ def awake(processes: int) -> Iterator[None]:
 def arguments(description: str | None, repeats: int) -> argparse.ArgumentParser:
     """The flags that every benchmark has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--repeats", type=int, default=repeats, help="times each thing is measured")
+    parser.add_argument(
+        "--repetitions",
+        "--repeats",
+        dest="repeats",
+        type=int,
+        default=repeats,
+        help="times each thing is measured",
+    )
     parser.add_argument("--only", default="", help="measure only lines whose name contains this")
     parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
     return parser

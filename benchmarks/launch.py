@@ -1,6 +1,6 @@
 """Programs up and down: plain nodes against Launchpad's local_mp, JAX nodes against spawning.
 
-    python -m benchmarks.launch [--repeats 5] [--only "16 "] [--json]
+    python -m benchmarks.launch --only "16 "
 
 Seconds are from launch() to the end of wait(), every node having answered in between; imports of
 the launching process are not in it. Launchpad with 100 nodes is measured in the first repetition.
@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import HERE, PYTHONS, ROOT, Measure, arguments, installed, report, run_once
+from benchmarks.board import Board, arguments
+from benchmarks.common import HERE, PYTHONS, ROOT, Measure, installed, run_once
 
 IDLE_SECONDS = 1.0
 
@@ -59,8 +60,7 @@ def first_call(measure: Measure) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, repeats=5)
-    options = parser.parse_args()
+    options = arguments(__doc__, repetitions=5).parse_args()
     launchpad = ["launchpad"] if installed(["courier"]) else []
     plain = {
         count: {
@@ -79,19 +79,21 @@ def main() -> None:
     jax = Measure("16 nodes with live JAX, up", "s", target=0.25, against="spawned")
     cold = Measure("command to first answered call (≤ 1 s)", "s")
     measures = [m for group in plain.values() for m in group.values()] + [jax, cold]
-    chosen = {id(m) for m in measures if options.only in m.name}
-    for repeat in range(options.repeats):
-        for count, group in plain.items():
-            if not chosen & {id(m) for m in group.values()}:
-                continue
-            for name in ["lpml", *(launchpad if count < 100 or repeat == 0 else [])]:
-                up_and_down(count, name, group)
-        if id(jax) in chosen:
-            for name in ("lpml", "spawned"):
-                jax_nodes(16, name, jax)
-        if id(cold) in chosen:
-            first_call(cold)
-    report("launch", [m for m in measures if id(m) in chosen], options.json)
+    with Board("launch", measures, options) as board:
+        for repeat in board.repetitions():
+            for count, group in plain.items():
+                if not board.wants(*group.values()):
+                    continue
+                for name in ["lpml", *(launchpad if count < 100 or repeat == 0 else [])]:
+                    up_and_down(count, name, group)
+                board.tell(*group.values())
+            if board.wants(jax):
+                for name in ("lpml", "spawned"):
+                    jax_nodes(16, name, jax)
+                board.tell(jax)
+            if board.wants(cold):
+                first_call(cold)
+                board.tell(cold)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Calls between processes: latency, throughput, arrays. lpml and its peers, taken in turn.
 
-    python -m benchmarks.rpc [--peers courier,grpc,zmq,ray] [--repeats 5] [--only echo] [--json]
+    python -m benchmarks.rpc --only echo --peers courier,zmq
 
 Every measurement has a new server and new clients, and nothing else runs meanwhile. Ray, which
 takes seconds to start, is measured in the first two repetitions only.
@@ -13,7 +13,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.common import Measure, Peer, arguments, awake, installed, report
+from benchmarks.board import Board, arguments
+from benchmarks.common import Measure, Peer, awake, installed
 
 MIB = 2**20
 SIZES = {"1 KiB": 2**10, "64 KiB": 2**16, "1 MiB": MIB, "16 MiB": 16 * MIB, "100 MiB": 100 * MIB}
@@ -95,27 +96,29 @@ def measure(case: Case, peer: Peer) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, repeats=5)
-    parser.add_argument("--peers", default="courier,grpc,zmq,ray", help="with commas between")
+    parser = arguments(__doc__, repetitions=5)
+    parser.add_argument(
+        "--peers",
+        default="courier,grpc,zmq,ray",
+        help="with commas between (default: %(default)s); '' measures lpml alone",
+    )
     options = parser.parse_args()
-    names = installed([name for name in options.peers.split(",") if name])
-    peers = [Peer(name) for name in ("lpml", *names)]
     alone = in_threads()
-    chosen = [
-        case
-        for case in [*cases(), alone]
-        if any(options.only in measure.name for measure in case.measures.values())
-    ]
-    try:
-        for repeat in range(options.repeats):
-            for case in chosen:
-                for peer in peers[:1] if case is alone else peers:
-                    if repeat < SLOW_TO_START.get(peer.name, options.repeats):
-                        measure(case, peer)
-    finally:
+    every = [*cases(), alone]
+    measures = [measure for case in every for measure in case.measures.values()]
+    with Board("rpc", measures, options) as board, contextlib.ExitStack() as stack:
+        names = installed([name for name in options.peers.split(",") if name])
+        peers = [Peer(name) for name in ("lpml", *names)]
         for peer in peers:
-            peer.close()
-    report("rpc", [m for case in chosen for m in case.measures.values()], options.json)
+            stack.callback(peer.close)
+        for repeat in board.repetitions():
+            for case in every:
+                if not board.wants(*case.measures.values()):
+                    continue
+                for peer in peers[:1] if case is alone else peers:
+                    if repeat < SLOW_TO_START.get(peer.name, options.repetitions):
+                        measure(case, peer)
+                board.tell(*case.measures.values())
 
 
 if __name__ == "__main__":
