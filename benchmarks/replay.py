@@ -3,7 +3,8 @@
     python -m benchmarks.replay [--repeats 5] [--only cartpole] [--peers reverb] [--json]
 
 A batch is 256 items, an item is one step. The server is in another process ("process") or in the
-one that measures ("here"). Each repetition measures lpml and its peers in turn, and a line is
+one that measures ("here"). "Ahead" is lpml's Prefetcher and dm-reverb's dataset, with four batches
+under way. Each repetition measures lpml and its peers in turn, and a line is
 printed when its repetitions are done. `--only` picks lines whose name has all its words.
 """
 
@@ -120,8 +121,11 @@ def items(flags: Any, kind: str, sampler: str, where: str, peer: Peer | None) ->
                 "insert": lambda: replay.add("t", steps),
                 "sample": lambda: replay.sample("t", BATCH),
             }
-            with Prefetcher(replay, "t", BATCH, batches_per_call=flags.together) as batches:
-                ours["dataset"] = lambda: next(batches)
+            with Prefetcher(
+                replay, "t", BATCH, depth=flags.ahead, batches_per_call=flags.together
+            ) as batches:
+                # in this process there is nothing to wait for, and a learner just draws
+                ours["dataset"] = ours["sample"] if where == "here" else lambda: next(batches)
                 found = {
                     what: BATCH / seconds(function, flags.seconds)
                     for what, function in ours.items()
@@ -202,7 +206,8 @@ def main() -> None:
     parser = arguments(__doc__, repeats=5)
     parser.add_argument("--peers", default="reverb", help="'' measures lpml alone")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
-    parser.add_argument("--together", type=int, default=1, help="batches of a call, ahead")
+    parser.add_argument("--ahead", type=int, default=4, help="calls under way, where there are")
+    parser.add_argument("--together", type=int, default=1, help="batches of such a call")
     flags = parser.parse_args()
     parts: dict[str, Callable[[], list[Measure]]] = {}
     peer = Peer("reverb") if installed([name for name in flags.peers.split(",") if name]) else None
