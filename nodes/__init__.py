@@ -7,7 +7,11 @@ from lpml.nodes.consistency import Asynchronous as Asynchronous
 from lpml.nodes.consistency import BoundedStaleness as BoundedStaleness
 from lpml.nodes.consistency import Consistency as Consistency
 from lpml.nodes.consistency import Synchronous as Synchronous
+from lpml.nodes.counter import Counter as Counter
+from lpml.nodes.counter import CountOf as CountOf
 from lpml.nodes.flat import Flat as Flat
+from lpml.nodes.learner import Learner as Learner
+from lpml.nodes.learner import LearnerStatistics as LearnerStatistics
 from lpml.nodes.parameter_server import ParameterServer as ParameterServer
 from lpml.nodes.replay import Replay as Replay
 from lpml.nodes.roles import AbstractParameterServer as AbstractParameterServer
@@ -17,3 +21,4 @@ from lpml.nodes.roles import Receipt as Receipt
 from lpml.nodes.roles import Snapshot as Snapshot
 from lpml.nodes.sharding import ShardedParameterServer as ShardedParameterServer
 from lpml.nodes.sharding import split_params as split_params
+from lpml.nodes.stopper import Stopper as Stopper

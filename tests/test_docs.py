@@ -181,13 +181,15 @@ def test_the_tutorial_quotes_the_program_that_it_reads() -> None:
 
 def test_every_name_in_the_list_of_names_is_there() -> None:
     import lpml
+    import lpml.agents
     import lpml.nodes
     import lpml.testing.plugin
 
     text = (ROOT / "docs" / "names.md").read_text()
     of_lpml = re.findall(r"\blpml\.([A-Za-z_]+)", text)
     assert [name for name in of_lpml if not hasattr(lpml, name)] == []
-    for section, module in (("lpml.testing", lpml.testing), ("lpml.nodes", lpml.nodes)):
+    for module in (lpml.testing, lpml.nodes, lpml.agents):
+        section = module.__name__
         part = text.split(f"## {section}\n")[1].split("\n## ")[0]
         names = re.findall(r"`([A-Za-z_]+)[`(]", part)
         assert [name for name in names if not hasattr(module, name)] in ([], ["leak_check"])
