@@ -22,9 +22,10 @@ from lpml.nodes.counter import Counter
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.evaluator import Evaluator
 from lpml.nodes.experience import example_batch
+from lpml.nodes.inference_server import InferenceServer, RemotePolicy
 from lpml.nodes.learner import Learner
 from lpml.nodes.replay import AbstractReplay, Adder, Prefetcher, Replay, ReplayShards, TableConfig
-from lpml.nodes.roles import Params, VariableSource
+from lpml.nodes.roles import Params
 from lpml.nodes.stopper import Stopper
 
 
@@ -77,8 +78,6 @@ def actor_learner(
             f"target_return={target_return} with evaluation_episodes={evaluation_episodes}: "
             "nobody would measure it; let the evaluator play at least 1 episode"
         )
-    if num_inference_servers:
-        raise UsageError("num_inference_servers: not there yet; leave it at 0")
     spec = find_spec(environment)
     tables = builder.tables(spec)  # faults show here, before anything is started
     p = lpml.Program(builder.name)
@@ -103,6 +102,24 @@ def actor_learner(
     replay: AbstractReplay = shards[0] if num_replays == 1 else ReplayShards(shards)
     with p.group("learner", resources=lpml.Resources(cpu=1, gpu=learner_gpu)):
         learner = p.add_node(lpml.Node(make_learner, builder, spec, replay, counter, seed=seed))
+    servers: list[InferenceServer] = []
+    if num_inference_servers:
+        with p.group("inference"):
+            servers = [
+                p.add_node(
+                    lpml.Node(
+                        make_inference_server,
+                        builder,
+                        spec,
+                        learner,
+                        server=server,
+                        num_servers=num_inference_servers,
+                        max_age=max_age,
+                        seed=seed,
+                    )
+                )
+                for server in range(num_inference_servers)
+            ]
     with p.group("actor"):
         for actor in range(num_actors):
             p.add_node(
@@ -111,6 +128,7 @@ def actor_learner(
                     builder,
                     environment,
                     learner,
+                    servers[actor % len(servers)] if servers else None,
                     replay,
                     counter,
                     actor=actor,
@@ -183,7 +201,8 @@ def leave_policy(builder: AbstractBuilder, spec: EnvironmentSpec, params: Params
 def make_actor(
     builder: AbstractBuilder,
     environment: str,
-    variables: VariableSource,
+    learner: Learner,
+    server: InferenceServer | None,
     replay: AbstractReplay,
     counter: Counter,
     *,
@@ -193,17 +212,41 @@ def make_actor(
     max_age: float | None,
     seed: int,
 ) -> Actor:
-    """One of the actors, with environments of its own."""
+    """One of the actors, with environments of its own; it acts itself, or asks a server."""
     made = make_environment(environment, num_envs, _seed(seed, actor))
+    adder = Adder(replay, builder.cuts(made.spec), num_envs=num_envs)
+    if server is not None:
+        return Actor(
+            made, RemotePolicy(server), None, adder, counter=counter, seed=_seed(seed, actor)
+        )
     return Actor(
         made,
         builder.policy(made.spec, actor=actor, num_actors=num_actors),
-        variables,
-        Adder(replay, builder.cuts(made.spec), num_envs=num_envs),
+        learner,
+        adder,
         counter=counter,
         seed=_seed(seed, actor),
         max_age=max_age,
         example=_example_params(builder, made.spec),
+    )
+
+
+def make_inference_server(
+    builder: AbstractBuilder,
+    spec: EnvironmentSpec,
+    learner: Learner,
+    *,
+    server: int,
+    num_servers: int,
+    max_age: float | None,
+    seed: int,
+) -> InferenceServer:
+    """One of the nodes that choose actions for actors."""
+    return InferenceServer(
+        builder.policy(spec, actor=server, num_actors=num_servers),
+        learner,
+        seed=_seed(seed, server),
+        max_age=max_age,
     )
 
 

@@ -123,3 +123,12 @@ def test_an_environment_that_is_not_there_is_refused_before_anything_starts() ->
 def test_a_table_that_could_never_be_sampled_is_refused_before_anything_starts() -> None:
     with pytest.raises(lpml.UsageError, match="wait for each other"):
         program(TinyBuilder(TinyConfig(tolerance=1.0)))
+
+
+@pytest.mark.slow
+def test_actors_may_ask_a_server_for_their_actions(runs: Path) -> None:
+    graph = program(num_actors=3, num_inference_servers=2, max_seconds=60.0)
+    with running(graph, "test", directory=runs) as run:
+        learner = service(run, "learner/0", Learner)
+        assert learner.pull(at_least=50, timeout=60.0).version >= 50
+        run.stop("enough")
