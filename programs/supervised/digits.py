@@ -194,7 +194,8 @@ class Worker:
             snapshot = self._server.pull(context.name)
             batch = next(self._batches)
             for count in itertools.count(1):
-                if snapshot.final or context.wait(self._pause):
+                stopping = context.wait(self._pause) if self._pause else context.should_stop
+                if snapshot.final or stopping:
                     break
                 value, grads = loss_and_gradient(snapshot.flat, *batch)  # begins, and goes on
                 batch = next(self._batches)
