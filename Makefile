@@ -50,11 +50,13 @@ bench: .venv/.has-dev
 	$(python) -m benchmarks.launch --minutes 3 $(ARGS)
 	$(python) -m benchmarks.ps --minutes 3 $(ARGS)
 	$(python) -m benchmarks.replay --repetitions 1 $(ARGS)
+	$(python) -m benchmarks.agents --repetitions 1 $(ARGS)
 
-bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers .venv-reverb/.has-peers
+bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers .venv-reverb/.has-peers \
+  .venv-acme/.has-peers
 
 clean:
-	rm -rf .venv .venv-launchpad .venv-peers .venv-reverb build dist *.egg-info
+	rm -rf .venv .venv-launchpad .venv-peers .venv-reverb .venv-acme build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Stamps: each is newer than what it was made from. One environment grows by the second.
@@ -89,4 +91,11 @@ clean:
 .venv-peers/.has-peers: benchmarks/peers/peers.txt | .venv/bin/python
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python $(pip) -r benchmarks/peers/peers.txt
+	@touch $@
+
+.venv-acme/.has-peers: benchmarks/peers/acme.txt
+	$(PYTHON310) -m venv .venv-acme
+	.venv-acme/bin/python $(pip) --no-deps -r benchmarks/peers/acme.txt
+	git clone --quiet https://github.com/google-deepmind/acme .venv-acme/acme
+	git -C .venv-acme/acme checkout --quiet ac668d5
 	@touch $@
