@@ -57,7 +57,8 @@ def make_algorithm(network: QNetwork, config: DQNConfig) -> Algorithm:
         (value, (error, q)), grads = jax.value_and_grad(loss, has_aux=True)(
             state.params, state.target_params, experience
         )
-        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic mixes types
+            steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)
         updates = state.updates + 1
         copies = updates % config.target_period == 0
@@ -69,7 +70,7 @@ def make_algorithm(network: QNetwork, config: DQNConfig) -> Algorithm:
             "loss": value,
             "q": q.mean(),
             "td_error": size.mean(),
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grads))),
         }
         state = DQNState(params, target, opt_state, updates)
         return state, Update(metrics, size + config.min_priority)
