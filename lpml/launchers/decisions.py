@@ -28,6 +28,9 @@ class Decision:
     ]
     node: str
     attempt: int = 0
+    afresh: bool = False
+    """Of a `start`: the run was set back, so calls of before, which nobody has heard yet, must
+    never be heard."""
 
 
 @final

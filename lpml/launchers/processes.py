@@ -90,9 +90,7 @@ class ProcessLauncher(AbstractLauncher):
 
     def _prepare_node(self, node: NodePlan) -> None:
         self._folder.log_file(node.name).touch()
-        path = Path(self._addresses[node.name].removeprefix("unix:"))
-        path.unlink(missing_ok=True)  # of a node of this name that has left
-        self._listeners[node.name] = wire.listen(path)
+        self._listen_afresh(node.name)
 
     def replan(self, plan: Plan) -> None:
         known = {node.name for node in self._plan.nodes}
@@ -152,9 +150,18 @@ class ProcessLauncher(AbstractLauncher):
             process = NodeProcess(process.key, process.nodes)
             self._processes[process.key] = process
             self._of.update({node.name: process for node in process.nodes})
+        if decision.afresh:
+            self._listen_afresh(decision.node)
         process.attempts[decision.node] = decision.attempt
         if process not in self._waiting:
             self._waiting.append(process)
+
+    def _listen_afresh(self, name: str) -> None:
+        """Callers in the backlog are hung up on."""
+        path = Path(self._addresses[name].removeprefix("unix:"))
+        self._stop_listening([name])
+        path.unlink(missing_ok=True)
+        self._listeners[name] = wire.listen(path)
 
     def _say(self, process: NodeProcess, decision: Decision) -> None:
         if decision.what == "ask" and system.process_state(process.pid) == "T":

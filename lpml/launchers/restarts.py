@@ -56,6 +56,8 @@ class Group:
 
     names: tuple[str, ...]
     pause: float
+    back: bool = False
+    """The run is set back: nothing of before counts."""
     due: float | None = None
     """When they start; `None` = some are still there."""
     give_up_at: float | None = None

@@ -361,7 +361,7 @@ class Supervisor:
                 what += ", and the whole run is set back to its last checkpoint"
             self._accidents.append(Accident(failure, what))
             present = tuple(other for other, node in self._nodes.items() if not node.left)
-            return self._gather(name, present if back else self._unit_of(name), pause)
+            return self._gather(name, present if back else self._unit_of(name), pause, back=back)
         if covered:
             failure = _because(failure, _NO_CUT)
         elif budget.used and self._stop is None:
@@ -383,14 +383,17 @@ class Supervisor:
             return (name,)
         return tuple(other for other in self._nodes if self._units.get(other) == unit)
 
-    def _gather(self, culprit: str, names: tuple[str, ...], pause: float) -> list[Decision]:
+    def _gather(
+        self, culprit: str, names: tuple[str, ...], pause: float, *, back: bool = False
+    ) -> list[Decision]:
         """Ends the others of these nodes; they start again when all are gone."""
         joined = set(names)
         for group in [group for group in self._groups if joined & set(group.names)]:
             joined |= set(group.names)
             pause = max(pause, group.pause)
+            back = back or group.back
             self._groups.remove(group)
-        group = Group(tuple(name for name in self._nodes if name in joined), pause)
+        group = Group(tuple(name for name in self._nodes if name in joined), pause, back)
         group.give_up_at = self._ticked + GRACE
         self._groups.append(group)
         decisions = []
@@ -423,7 +426,7 @@ class Supervisor:
                 self._groups.remove(group)
                 for name in group.names:
                     self._nodes[name].attempt += 1
-                decisions += self._start(group.names, now)
+                decisions += self._start(group.names, now, afresh=group.back)
             elif group.give_up_at is not None and now >= group.give_up_at:
                 left = [name for name in group.names if self._nodes[name].alive]
                 if not group.ended:
@@ -439,11 +442,11 @@ class Supervisor:
 
     # How one thing leads to the next.
 
-    def _start(self, names: Iterable[str], now: float) -> list[Decision]:
+    def _start(self, names: Iterable[str], now: float, *, afresh: bool = False) -> list[Decision]:
         decisions = []
         for name in names:
             self._nodes[name].start(now)
-            decisions.append(Decision("start", name, self._nodes[name].attempt))
+            decisions.append(Decision("start", name, self._nodes[name].attempt, afresh))
         return decisions
 
     def _starting(self) -> list[tuple[str, NodeRecord]]:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
+from lpml.clock import wake_all
 from lpml.context import Context
 from lpml.errors import ProgramStopped
 from lpml.launchers import output, stacks
@@ -119,6 +120,7 @@ class ThreadLauncher(AbstractLauncher):
                 self._succeed(host)
                 host.close()
                 stacks.interrupt(host.working_thread)
+                wake_all()  # it may wait at the door of another node that ends, too
             elif decision.what == "give_up":
                 host.door.give_up()
             elif decision.what == "terminate":

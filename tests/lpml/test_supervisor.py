@@ -361,7 +361,7 @@ def test_a_stateful_node_sets_all_back_if_there_is_a_checkpoint() -> None:
     supervisor.has_cut = True
     assert supervisor.exited("s", 1.0, "gone", clean=False) == do("end", "a")
     supervisor.exited("a", 1.1, "killed by SIGKILL", clean=False)
-    assert supervisor.tick(1.1) == [Decision("start", "a", 1), Decision("start", "s", 1)]
+    assert supervisor.tick(1.1) == [Decision("start", n, 1, afresh=True) for n in ("a", "s")]
     supervisor.ready("s", 1.2, has_run=True)
     supervisor.ready("a", 1.2, has_run=True)
     supervisor.exited("a", 2.0, "gone", clean=False)
