@@ -22,9 +22,9 @@ Tree: TypeAlias = Any
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """What a tree is besides its numbers. Equal layouts of a process are mostly one object.
+    """What a tree is besides its numbers. Those made by `layout_of` are one object if equal.
 
     Args:
       structure: of the tree.
@@ -35,12 +35,20 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[np.dtype[Any], ...]
 
+    def __eq__(self, other: object) -> bool:
+        # `jit` asks for each argument of each call, and to compare structures takes long.
+        return self is other or (isinstance(other, Layout) and self._key == other._key)
+
     def __hash__(self) -> int:
         return self._hash
 
     @functools.cached_property
+    def _key(self) -> tuple[Any, ...]:
+        return self.structure, self.shapes, self.dtypes
+
+    @functools.cached_property
     def _hash(self) -> int:
-        return hash((self.structure, self.shapes, self.dtypes))
+        return hash(self._key)
 
     @functools.cached_property
     def places(self) -> tuple[tuple[int, int, int], ...]:
@@ -62,10 +70,21 @@ class Layout:
         return packed
 
 
+_known: dict[Layout, Layout] = {}
+
+
+def layout_of(
+    structure: Any, shapes: tuple[tuple[int, ...], ...], dtypes: tuple[np.dtype[Any], ...]
+) -> Layout:
+    """The layout of these."""
+    layout = Layout(structure, shapes, dtypes)
+    return _known.setdefault(layout, layout)
+
+
 @functools.lru_cache(maxsize=64)
 def _unpack(packed: bytes) -> Layout:
     skeleton, shapes, dtypes = pickle.loads(packed)
-    return Layout(jax.tree.structure(skeleton), shapes, dtypes)
+    return layout_of(jax.tree.structure(skeleton), shapes, dtypes)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -100,7 +119,7 @@ class Flat:
         xp: Any = np if plain else jnp
         leaves = [xp.asarray(leaf) for leaf in leaves]
         dtypes = tuple(np.dtype(leaf.dtype) for leaf in leaves)
-        layout = Layout(structure, tuple(leaf.shape for leaf in leaves), dtypes)
+        layout = layout_of(structure, tuple(leaf.shape for leaf in leaves), dtypes)
         parts: dict[Any, list[Any]] = {}
         for leaf, dtype in zip(leaves, dtypes, strict=True):
             parts.setdefault(dtype, []).append(leaf.reshape(-1))

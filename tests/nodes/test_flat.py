@@ -76,7 +76,7 @@ def test_jit_takes_and_returns_one_and_is_traced_once() -> None:
     second = double(double(first))
     again = double(pickle.loads(pickle.dumps(first)))
     np.testing.assert_array_equal(second.to_numpy().tree["a"][0], 4 * TREES["nested"]["a"][0])
-    assert again.layout == second.layout == first.layout
+    assert again.layout is second.layout is first.layout
     assert len(traces) == 1
 
 
@@ -88,7 +88,7 @@ def test_layouts_differ_by_structure_shape_and_type() -> None:
         {"w": np.ones(4, np.int32)},
     ):
         assert Flat.of(other).layout != one
-    assert Flat.of({"w": np.zeros(4, np.float32)}).layout == one
+    assert Flat.of({"w": np.zeros(4, np.float32)}).layout is one
     assert hash(Flat.of({"w": np.zeros(4, np.float32)}).layout) == hash(one)
 
 
