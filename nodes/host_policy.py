@@ -20,6 +20,7 @@ import numpy.typing as npt
 import lpml
 from lpml.errors import NotFinite, UsageError
 from lpml.nodes.acting import Policy, PolicyState
+from lpml.nodes.compiling import in_background
 from lpml.nodes.flat import Flat
 from lpml.nodes.roles import Params
 
@@ -66,7 +67,7 @@ class HostPolicy:
         """
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
         mask = np.ones(self._num_envs, np.bool_) if self._has_state else ()
-        self._act(to_device(zeros), self._key, observation, self._state, mask)
+        in_background(self._act, to_device(zeros), self._key, observation, self._state, mask)
 
     def __call__(self, observation: Any, begins: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
         """Chooses actions.

@@ -14,6 +14,7 @@ import numpy as np
 
 import lpml
 from lpml.errors import NotFinite, UsageError
+from lpml.nodes.compiling import in_background
 from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.flat import Flat
 from lpml.nodes.learning import Algorithm, Update
@@ -372,7 +373,8 @@ class Learner:
             return
         example, self._example = self._example, None
         info = example.info
-        self._functions.update(
+        in_background(
+            self._functions.update,
             jax.tree.map(jnp.copy, self._state),
             example.data,
             np.asarray(info.probabilities, np.float32),
