@@ -132,3 +132,19 @@ def test_actors_may_ask_a_server_for_their_actions(runs: Path) -> None:
         learner = service(run, "learner/0", Learner)
         assert learner.pull(at_least=50, timeout=60.0).version >= 50
         run.stop("enough")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_its_checkpoint(runs: Path) -> None:
+    with running(program(), "local_mt", directory=runs, checkpoint_every=60.0) as run:
+        learner, counter = service(run, "learner/0", Learner), service(run, "counter/0", Counter)
+        learner.pull(at_least=20, timeout=60.0)
+        run.stop("enough")  # takes a last checkpoint
+    before, steps = learner.statistics().updates, counter.get()["actor_steps"]
+    with running(program(), "local_mt", resume=run.folder.path) as again:
+        learner = service(again, "learner/0", Learner)
+        counter = service(again, "counter/0", Counter)
+        assert learner.pull().version >= before >= 20
+        learner.pull(at_least=before + 20, timeout=60.0)
+        assert counter.get()["actor_steps"] >= steps
+        again.stop("enough")
