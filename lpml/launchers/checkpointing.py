@@ -156,7 +156,7 @@ class Checkpointing:
         alive = [n for n in self._stateful if self._supervisor.is_alive(n)]
         if last and len(alive) < len(self._stateful):
             missing = ", ".join(sorted(set(self._stateful) - set(alive)))
-            self._warn(f"no last checkpoint: {missing} has ended")
+            self._warn(f"no last checkpoint was taken, since some nodes ended before: {missing}")
             return
         try:
             number, part = self._checkpoints.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import resource
@@ -148,24 +149,33 @@ def check(cut: Checkpoint, cautious: bool = True) -> None:
         assert all(amount <= 0 for amount in giver.values())
 
 
-def kill_some(run: Run, kills: int, seed: int, numbers: tuple[int, ...]) -> None:
+def kill_some(
+    run: Run,
+    kills: int,
+    seed: int,
+    numbers: tuple[int, ...],
+    patience: float = GOES_ON_WITHIN,
+) -> None:
     """Kills random nodes at random times, each time waiting until all run again."""
     dice, pause = random.Random(seed), threading.Event()
     checkpoints = Checkpoints(run.folder)
-    assert until(lambda: checkpoints.latest() is not None)
+    assert until(lambda: checkpoints.latest() is not None, patience)
     for _ in range(kills):
         pause.wait(dice.uniform(0.0, 0.4))
-        assert until(lambda: all_run(run)), nodes_of(run)
+        assert until(lambda: all_run(run), patience), nodes_of(run)
         victim = dice.choice(list(nodes_of(run).values()))
         for number in numbers:
             os.kill(victim.pid, number)
-        was = victim.restarts
-        assert until(lambda: nodes_of(run)[victim.name].restarts > was), run.status()  # noqa: B023
-    assert until(lambda: all_run(run))
+        assert until(functools.partial(was_replaced, run, victim), patience), nodes_of(run)
+    assert until(lambda: all_run(run), patience), nodes_of(run)
+
+
+def was_replaced(run: Run, victim: NodeStatus) -> bool:
+    return nodes_of(run)[victim.name].restarts > victim.restarts
 
 
 def test_whoever_is_killed_the_run_goes_on_and_nothing_is_lost(start: Launch) -> None:
-    policy = lpml.Restart.on_failure(None, backoff=0.01)
+    policy = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.1)
     with start(bank(policy), checkpoint_every=0.2) as run:
         kill_some(run, 6, seed=1, numbers=(signal.SIGKILL,))
         assert run.stop("enough").reason == "enough"
@@ -175,15 +185,57 @@ def test_whoever_is_killed_the_run_goes_on_and_nothing_is_lost(start: Launch) ->
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_two_hundred_random_deaths_are_survived_and_nothing_is_lost(start: Launch) -> None:
-    policy = lpml.Restart.on_failure(None, backoff=0.01)
+    policy = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.1)
     with start(bank(policy), checkpoint_every=0.2) as run:
         kill_some(run, 200, seed=2, numbers=(signal.SIGKILL,))
         assert run.stop("enough").reason == "enough"
     check(latest_of(run.folder))
 
 
+def digits(workers: int = 2) -> lpml.Program:
+    """Trains for ever, and restarts whatever dies."""
+    import optax
+
+    from lpml.nodes import ParameterServer
+    from lpml.programs.supervised import digits
+
+    program = lpml.Program("digits")
+    policy = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.1)
+    with program.group("server", restart=policy):
+        server = program.add_node(
+            lpml.Node(ParameterServer, digits.init_params(), optax.sgd(0.2), max_updates=10**9)
+        )
+    with program.group("worker", restart=policy):
+        for shard in range(workers):
+            program.add_node(lpml.Node(digits.Worker, server, shard=shard, num_shards=workers))
+    with program.group("evaluator", restart=policy):
+        program.add_node(lpml.Node(digits.Evaluator, server, updates=10**9))
+    return program
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_digits_are_learnt_through_two_hundred_random_deaths(start: Launch) -> None:
+    kills = int(os.environ.get("LPML_KILLS", "200"))
+    with start(digits(), checkpoint_every=1.0) as run:
+        kill_some(run, kills, seed=5, numbers=(signal.SIGKILL,), patience=120.0)
+        server = run.client("server/0")
+        with lpml.deadline(120.0):
+            version = server.pull().version
+            assert server.pull(at_least=version + 300).version >= version + 300
+            answered = server.statistics().version
+        assert run.stop("enough", timeout=60.0).reason == "enough"
+    found = latest_of(run.folder)
+    assert found.load("server/0")["version"] >= answered  # what was answered is there
+    from lpml.programs.supervised import digits as task
+
+    test = task.load()[1]
+    _, correct = task.evaluate(found.load("server/0")["params"], test.images, test.labels)
+    assert int(correct) / len(test) > 0.95
+
+
 def test_a_node_that_is_stopped_and_then_killed_is_replaced(start: Launch) -> None:
-    policy = lpml.Restart.on_failure(None, backoff=0.01)
+    policy = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.1)
     with start(bank(policy), checkpoint_every=0.2) as run:
         kill_some(run, 2, seed=3, numbers=(signal.SIGSTOP, signal.SIGKILL))
         assert run.stop("enough").reason == "enough"
@@ -241,7 +293,9 @@ class Blocks:
 
 def test_a_death_is_noticed_within_a_fifth_of_a_second_and_made_good_in_two(start: Launch) -> None:
     program = lpml.Program("pending")
-    with program.group("node", restart=lpml.Restart.on_failure(None, backoff=0.01)):
+    with program.group(
+        "node", restart=lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.1)
+    ):
         program.add_node(lpml.Node(Blocks))
     noticed, replaced = [], []
     with start(program) as run:
@@ -264,7 +318,7 @@ LAUNCHER = """
     sys.path.insert(0, {folder!r})
     import program
     import lpml
-    policy = lpml.Restart.on_failure(None, backoff=0.01)
+    policy = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.1)
     run = lpml.launch(program.bank(policy), terminal=False, checkpoint_every=0.05)
     run.checkpoint()
     print(*[node.pid for node in run.status().nodes], flush=True)
