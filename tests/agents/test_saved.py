@@ -155,7 +155,8 @@ def test_parameters_of_something_else_are_not_saved(tmp_path: Path) -> None:
 
 
 def test_a_config_that_no_file_can_hold_is_refused(tmp_path: Path) -> None:
-    config = TinyConfig(rate=np.float32(0.5))
+    number: Any = np.float32(0.5)
+    config = TinyConfig(rate=number)
     with pytest.raises(lpml.UsageError, match=r"TinyConfig.rate=.*cannot be written"):
         save_policy(tmp_path, TinyBuilder(config), SPEC, follower())
 
