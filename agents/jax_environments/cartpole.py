@@ -1,0 +1,80 @@
+"""CartPole-v1 in jax: the dynamics of gymnasium's, in float32.
+
+Reference: Barto, Sutton and Anderson, "Neuronlike adaptive elements that can solve difficult
+learning control problems" (1983); the equations of motion are those of Florian, "Correct equations
+for the dynamics of the cart-pole system" (2007), without friction.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+import jax
+import jax.numpy as jnp
+
+from lpml.nodes.environment import EnvironmentSpec
+from lpml.nodes.simulation import AbstractSimulation
+
+_GRAVITY, _TOTAL_MASS, _POLE_MASS, _HALF_LENGTH = 9.8, 1.1, 0.1, 0.5
+_FORCE, _SECONDS = 10.0, 0.02
+_MAX_X, _MAX_THETA = 2.4, 12 * 2 * math.pi / 360
+_POLE_MASS_LENGTH = _POLE_MASS * _HALF_LENGTH
+
+
+class CartPoleState(NamedTuple):
+    """Of one pole on its cart."""
+
+    x: jax.Array
+    x_dot: jax.Array
+    theta: jax.Array
+    theta_dot: jax.Array
+    steps: jax.Array
+
+
+@final
+@dataclass(frozen=True)
+class CartPole(AbstractSimulation):
+    """Reward 1 a step until the pole falls or the cart leaves; cut off after `limit` steps."""
+
+    limit: int = 500
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        return EnvironmentSpec(
+            observation=jax.ShapeDtypeStruct((4,), jnp.dtype(jnp.float32)),
+            action=jax.ShapeDtypeStruct((), jnp.dtype(jnp.int32)),
+            num_actions=2,
+            name="jax/CartPole-v1",
+        )
+
+    def reset(self, key: jax.Array) -> tuple[CartPoleState, jax.Array]:
+        begin = jax.random.uniform(key, (4,), jnp.float32, -0.05, 0.05)
+        state = CartPoleState(begin[0], begin[1], begin[2], begin[3], jnp.zeros((), jnp.int32))
+        return state, _observe(state)
+
+    def step(
+        self, state: CartPoleState, action: jax.Array, key: jax.Array
+    ) -> tuple[CartPoleState, jax.Array, jax.Array, jax.Array, jax.Array]:
+        del key
+        force = jnp.where(action > 0, _FORCE, -_FORCE)
+        cosine, sine = jnp.cos(state.theta), jnp.sin(state.theta)
+        pull = (force + _POLE_MASS_LENGTH * state.theta_dot**2 * sine) / _TOTAL_MASS
+        theta_acc = (_GRAVITY * sine - cosine * pull) / (
+            _HALF_LENGTH * (4.0 / 3.0 - _POLE_MASS * cosine**2 / _TOTAL_MASS)
+        )
+        x_acc = pull - _POLE_MASS_LENGTH * theta_acc * cosine / _TOTAL_MASS
+        new = CartPoleState(
+            x=state.x + _SECONDS * state.x_dot,
+            x_dot=state.x_dot + _SECONDS * x_acc,
+            theta=state.theta + _SECONDS * state.theta_dot,
+            theta_dot=state.theta_dot + _SECONDS * theta_acc,
+            steps=state.steps + 1,
+        )
+        fallen = (jnp.abs(new.x) > _MAX_X) | (jnp.abs(new.theta) > _MAX_THETA)
+        return new, _observe(new), jnp.ones((), jnp.float32), fallen, new.steps >= self.limit
+
+
+def _observe(state: CartPoleState) -> Any:
+    return jnp.stack([state.x, state.x_dot, state.theta, state.theta_dot])

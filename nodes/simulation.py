@@ -1,0 +1,287 @@
+"""Environments that are pure functions, and how thousands of them step in one jitted program.
+
+E is the number of environments, T that of the ticks of a rollout. In a tick every environment
+brings one row: a step, or, in the tick after the last step of an episode, a row that holds its
+last observation and nothing else. These are the rows that an `Actor` writes into a replay through
+`CutSequences(T + 1, across_episodes=True)`; so a learner takes either.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from lpml.nodes.acting import Policy, PolicyState
+from lpml.nodes.environment import EnvironmentSpec
+from lpml.nodes.replay import Sequence, Step
+from lpml.nodes.roles import Params
+
+State: TypeAlias = Any
+"""What an environment knows: a tree of arrays."""
+
+_KIND_OF_KEYS = "threefry2x32"  # whose numbers do not depend on how many environments there are
+
+
+class AbstractSimulation(ABC):
+    """One environment as pure functions that jax can trace; a frozen value.
+
+    Random keys are given, and consumed. A state holds the steps of the episode where time limits
+    it.
+    """
+
+    @property
+    @abstractmethod
+    def spec(self) -> EnvironmentSpec:
+        """Of the environment."""
+
+    @abstractmethod
+    def reset(self, key: jax.Array) -> tuple[State, Any]:
+        """Begins an episode: `(state, observation)`."""
+
+    @abstractmethod
+    def step(
+        self, state: State, action: jax.Array, key: jax.Array
+    ) -> tuple[State, Any, jax.Array, jax.Array, jax.Array]:
+        """`(state, observation, reward, terminated, truncated)`, also after the last step.
+
+        `terminated`: the episode ended for good; `truncated`: time cut it off. The observation is
+        the one that the action led to, not the first of another episode.
+        """
+
+
+class Lanes(NamedTuple):
+    """E environments, each with its own episodes and random numbers: arrays `[E, ...]`."""
+
+    key: jax.Array
+    """Of all episodes of the environment."""
+    episode: jax.Array
+    """int32: number of the episode."""
+    seed: jax.Array
+    """uint32: of all that is random in the episode; see `replay_keys`."""
+    steps: jax.Array
+    """int32: made in the episode."""
+    state: State
+    observation: Any
+    begins: jax.Array
+    """Whether `observation` is the first of an episode."""
+    ended: jax.Array
+    """Whether it is the last of one: the next tick makes no step."""
+    total: jax.Array
+    """float32: rewards of the episode so far."""
+    bad_step: jax.Array
+    """int32: the first step whose state, observation or reward was not finite, or -1."""
+    bad_seed: jax.Array
+    """uint32: the seed of its episode."""
+
+
+class Outcome(NamedTuple):
+    """What a tick brought besides the new lanes, `[E]`; zeros where there was no step."""
+
+    reward: jax.Array
+    discount: jax.Array
+    last: jax.Array
+    valid: jax.Array
+
+
+class Simulated(NamedTuple):
+    """All that a rollout changes."""
+
+    lanes: Lanes
+    policy: PolicyState
+    key: jax.Array
+    """Of the policy's draws."""
+
+
+class EpisodeSums(NamedTuple):
+    """Of one rollout, `[]`."""
+
+    steps: jax.Array
+    """int32: ticks that were steps."""
+    episodes: jax.Array
+    """int32: that ended; the next two are sums over these."""
+    returns: jax.Array
+    lengths: jax.Array
+    is_bad: jax.Array
+    """Whether any environment ever was not finite."""
+
+
+def begin(environment: AbstractSimulation, num_envs: int, seed: int | jax.Array) -> Lanes:
+    """E environments at the begin of their first episodes.
+
+    Environment i is the same for any E: its key is that of the seed, with i folded in.
+    """
+    root = _key(seed)
+    keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(num_envs))
+    return jax.vmap(lambda key: _first(environment, key, jnp.zeros((), jnp.int32)))(keys)
+
+
+def begin_next(environment: AbstractSimulation, lanes: Lanes) -> Lanes:
+    """The next episode of every environment, wherever it is."""
+    fresh = jax.vmap(lambda key, n: _first(environment, key, n))(lanes.key, lanes.episode + 1)
+    return fresh._replace(bad_step=lanes.bad_step, bad_seed=lanes.bad_seed)
+
+
+def tick(environment: AbstractSimulation, lanes: Lanes, action: jax.Array) -> tuple[Lanes, Outcome]:
+    """One row of every environment: a step, or the begin of an episode after the last one's end.
+
+    Args:
+      environment: of the lanes.
+      lanes: `[E, ...]`.
+      action: `[E, ...]`; ignored where `lanes.ended`.
+    """
+    return jax.vmap(lambda lane, a: _tick(environment, lane, a))(lanes, action)
+
+
+def rollout(
+    environment: AbstractSimulation,
+    policy: Policy,
+    params: Params,
+    simulated: Simulated,
+    length: int,
+) -> tuple[Simulated, Sequence, EpisodeSums]:
+    """T ticks of E environments under a policy.
+
+    Args:
+      environment: of the lanes.
+      policy: how to act; its extras become those of the rows, and are zero, `valid` too, where
+        there was no step.
+      params: of the policy.
+      simulated: where it goes on.
+      length: T.
+
+    Returns:
+      What the next rollout goes on from, steps `[E, T + 1, ...]`, and sums. The last row lends
+      its observation (and `valid`, if the policy records one), and is the first of the next.
+    """
+    num_envs = simulated.lanes.ended.shape[0]
+    fresh = policy.init(num_envs)
+
+    def one(simulated: Simulated, _: None) -> tuple[Simulated, tuple[Step, Any]]:
+        lanes = simulated.lanes
+        key, act_key = jax.random.split(simulated.key)
+        state = _select(lanes.begins, fresh, simulated.policy)
+        output = policy.act(params, act_key, lanes.observation, state)
+        new, outcome = tick(environment, lanes, output.action)
+        beside = (output.action, output.extras)
+        action, extras = _select(outcome.valid, beside, jax.tree.map(jnp.zeros_like, beside))
+        row = Step(lanes.observation, action, outcome.reward, outcome.discount, extras)
+        ended = (outcome.valid, outcome.last, new.total, new.steps)
+        return Simulated(new, output.state, key), (row, ended)
+
+    simulated, (rows, (valid, last, totals, steps)) = jax.lax.scan(
+        one, simulated, None, length=length
+    )
+    lanes = simulated.lanes
+    end = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), rows)
+    end = end._replace(observation=lanes.observation, extras=_with_valid(end.extras, ~lanes.ended))
+    sequence = jax.tree.map(
+        lambda column, row: jnp.swapaxes(jnp.concatenate([column, row[None]]), 0, 1), rows, end
+    )
+    sums = EpisodeSums(
+        steps=jnp.sum(valid, dtype=jnp.int32),
+        episodes=jnp.sum(last, dtype=jnp.int32),
+        returns=jnp.sum(jnp.where(last, totals, 0.0)),
+        lengths=jnp.sum(jnp.where(last, steps, 0), dtype=jnp.float32),
+        is_bad=jnp.any(lanes.bad_step >= 0),
+    )
+    return simulated, Sequence(sequence, jnp.ones((num_envs, length + 1), jnp.bool_)), sums
+
+
+def replay_keys(seed: int | jax.Array, step: int | jax.Array) -> jax.Array:
+    """The key of step `step` of the episode with this seed; step 0 is its reset."""
+    return jax.random.fold_in(_key(seed), step)
+
+
+def _key(seed: int | jax.Array) -> jax.Array:
+    key: jax.Array = jax.random.key(seed, impl=_KIND_OF_KEYS)
+    return key
+
+
+def _first(environment: AbstractSimulation, key: jax.Array, episode: jax.Array) -> Lanes:
+    """One environment at the begin of an episode."""
+    seed = jax.random.bits(jax.random.fold_in(key, episode), dtype=jnp.uint32)
+    state, observation = environment.reset(replay_keys(seed, 0))
+    zero, false = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.bool_)
+    return Lanes(
+        key=key,
+        episode=episode,
+        seed=seed,
+        steps=zero,
+        state=_strong(state),
+        observation=_strong(observation),
+        begins=~false,
+        ended=false,
+        total=jnp.zeros((), jnp.float32),
+        bad_step=zero - 1,
+        bad_seed=jnp.zeros((), jnp.uint32),
+    )
+
+
+def _tick(environment: AbstractSimulation, lane: Lanes, action: jax.Array) -> tuple[Lanes, Outcome]:
+    """`tick` of one environment."""
+    steps, rests = lane.steps + 1, lane.ended
+    state, observation, reward, terminated, truncated = environment.step(
+        lane.state, action, replay_keys(lane.seed, steps)
+    )
+    state, observation = _like(lane.state, state), _like(lane.observation, observation)
+    reward = jnp.asarray(reward).astype(jnp.float32)
+    terminated, last = jnp.asarray(terminated, jnp.bool_), jnp.asarray(terminated | truncated)
+    is_bad = ~(rests | _all_finite((state, observation, reward))) & (lane.bad_step < 0)
+    stepped = lane._replace(
+        steps=steps,
+        state=state,
+        observation=observation,
+        begins=jnp.zeros_like(rests),
+        ended=last,
+        total=lane.total + reward,
+        bad_step=jnp.where(is_bad, steps, lane.bad_step),
+        bad_seed=jnp.where(is_bad, lane.seed, lane.bad_seed),
+    )
+    fresh = _first(environment, lane.key, lane.episode + 1)
+    fresh = fresh._replace(bad_step=lane.bad_step, bad_seed=lane.bad_seed)
+    # The key of a lane never changes; typed keys would make `where` slower to compile.
+    new = jax.tree.map(lambda a, b: a if a is b else jnp.where(rests, a, b), fresh, stepped)
+    return new, Outcome(
+        reward=jnp.where(rests, 0.0, reward),
+        discount=jnp.where(rests | terminated, jnp.float32(0), jnp.float32(1)),
+        last=last & ~rests,
+        valid=~rests,
+    )
+
+
+def _select(which: jax.Array, chosen: Any, other: Any) -> Any:
+    """Trees `[E, ...]`: the rows of one where `which` `[E]`, else those of the other."""
+
+    def one(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(one, chosen, other)
+
+
+def _with_valid(extras: Any, valid: jax.Array) -> Any:
+    if isinstance(extras, Mapping) and "valid" in extras:
+        return {**extras, "valid": valid}
+    if "valid" in getattr(extras, "_fields", ()):
+        return extras._replace(valid=valid)
+    return extras
+
+
+def _strong(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), tree)
+
+
+def _like(old: Any, new: Any) -> Any:
+    """The new tree with the types of the old one, none of them weak."""
+    return jax.tree.map(lambda a, b: jnp.asarray(b).astype(a.dtype), old, new)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    finite = jnp.ones((), jnp.bool_)
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            finite &= jnp.all(jnp.isfinite(leaf))
+    return finite

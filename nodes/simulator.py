@@ -1,0 +1,217 @@
+"""Thousands of environments in one jitted program: stepped from the host, or asked for rollouts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+import lpml
+from lpml.errors import NotFinite, UsageError
+from lpml.nodes.acting import Policy
+from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec, Timestep
+from lpml.nodes.replay import Sequence
+from lpml.nodes.roles import Params
+from lpml.nodes.simulation import (
+    AbstractSimulation,
+    Lanes,
+    Simulated,
+    begin,
+    begin_next,
+    rollout,
+    tick,
+)
+
+
+@dataclass(frozen=True)
+class SimulatorStatistics:
+    """What a simulator did in its rollouts so far."""
+
+    steps: int
+    """Of all environments together."""
+    episodes: int
+    """That ended; the means are over these, and 0 before the first."""
+    mean_return: float
+    mean_length: float
+
+
+@final
+class VectorSimulator(AbstractEnvironment):
+    """E environments that are pure functions, stepped together on the device.
+
+    An `AbstractEnvironment` for actors and evaluators of the host; and, with a policy, a service
+    whose `rollout` acts T times in each without leaving the device. An environment takes a tick of
+    its own to begin its next episode: a step that is not `valid`.
+
+    Args:
+      environment: one of them.
+      num_envs: E.
+      seed: of all that is random; environment i draws the same numbers for any E.
+      policy: how to act in rollouts; `None` = there are none.
+      length: T of a rollout that is asked for without a length.
+
+    Raises:
+      UsageError: E is out of range, or more than memory holds.
+    """
+
+    lpml_role: ClassVar[str] = "simulator"
+
+    def __init__(
+        self,
+        environment: AbstractSimulation,
+        num_envs: int = 1,
+        seed: int = 0,
+        *,
+        policy: Policy | None = None,
+        length: int = 32,
+    ) -> None:
+        check_memory(environment, num_envs)
+        self._environment = environment
+        self._num_envs = num_envs
+        self._policy = policy
+        self._length = length
+        self._seed = seed
+        self._sums = np.zeros(4)  # steps, episodes, returns, lengths
+        self._begin: Any = jax.jit(lambda seed: begin(environment, num_envs, seed))
+        self._next: Any = jax.jit(lambda lanes: begin_next(environment, lanes))
+        self._tick: Any = jax.jit(self._traced_tick, donate_argnums=0)
+        self._rollout: Any = jax.jit(self._traced_rollout, donate_argnums=1, static_argnums=2)
+        self._lanes: Lanes = self._begin(_as_seed(seed))
+        self._policy_state: Any = None
+        self._policy_key: Any = None
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        return self._environment.spec
+
+    @property
+    def num_envs(self) -> int:
+        return self._num_envs
+
+    def reset(self, seed: int | None = None) -> Any:
+        if seed is not None:
+            self._seed = seed
+            self._policy_state = None
+            self._lanes = self._begin(_as_seed(seed))
+        else:
+            self._lanes = self._next(self._lanes)
+        return jax.tree.map(np.array, self._lanes.observation)
+
+    def step(self, action: npt.NDArray[Any]) -> Timestep:
+        """One tick of every environment.
+
+        Raises:
+          NotFinite: a state, observation or reward is not; the message names the environment and
+            the seed of its episode.
+        """
+        self._lanes, seen = self._tick(self._lanes, action)
+        observation, reward, discount, last, begins, valid, is_bad = jax.tree.map(np.array, seen)
+        if is_bad:
+            raise_bad(self._environment, self._lanes, self._seed)
+        return Timestep(observation, reward, discount, last, observation, begins, valid)
+
+    def rollout(self, params: Params, length: int | None = None) -> Sequence:
+        """Acts T times in each environment and returns what an on-policy learner takes.
+
+        Args:
+          params: of the policy.
+          length: T; each new one is compiled.
+
+        Returns:
+          A `Sequence` of `Step`s `[E, T + 1, ...]`; the last row is the first of the next rollout.
+
+        Raises:
+          UsageError: the simulator has no policy.
+          NotFinite: as `step`.
+        """
+        if self._policy is None:
+            raise UsageError("VectorSimulator(policy=None): give a policy to ask for rollouts")
+        if self._policy_state is None:
+            self._policy_state = jax.tree.map(jnp.asarray, self._policy.init(self._num_envs))
+            self._policy_key = jax.random.key(self._seed)
+        simulated = Simulated(self._lanes, self._policy_state, self._policy_key)
+        simulated, sequence, sums = self._rollout(params, simulated, length or self._length)
+        self._lanes, self._policy_state, self._policy_key = simulated
+        *counts, is_bad = (float(value) for value in sums)
+        self._sums += counts
+        if is_bad:
+            raise_bad(self._environment, self._lanes, self._seed)
+        made: Sequence = jax.tree.map(np.asarray, sequence)
+        return made
+
+    @lpml.concurrent
+    def statistics(self) -> SimulatorStatistics:
+        """Of the rollouts so far."""
+        steps, episodes, returns, lengths = self._sums.tolist()
+        whole = max(episodes, 1.0)
+        return SimulatorStatistics(int(steps), int(episodes), returns / whole, lengths / whole)
+
+    def _traced_tick(self, lanes: Lanes, action: jax.Array) -> tuple[Lanes, tuple[Any, ...]]:
+        lanes, outcome = tick(self._environment, lanes, action)
+        return lanes, (
+            lanes.observation,
+            outcome.reward,
+            outcome.discount,
+            outcome.last,
+            lanes.begins,
+            outcome.valid,
+            jnp.any(lanes.bad_step >= 0),
+        )
+
+    def _traced_rollout(self, params: Params, simulated: Simulated, length: int) -> Any:
+        assert self._policy is not None
+        return rollout(self._environment, self._policy, params, simulated, length)
+
+
+def raise_bad(environment: AbstractSimulation, lanes: Lanes, seed: int) -> None:
+    """Raises NotFinite with the first environment that was not finite."""
+    steps = np.asarray(lanes.bad_step)
+    index = int(np.flatnonzero(steps >= 0)[0])
+    episode = int(np.asarray(lanes.bad_seed)[index])
+    raise NotFinite(
+        f"{lpml.context().name}: environment {index} of {len(steps)} ({environment.spec.name}, "
+        f"seed {seed}) was not finite after step {int(steps[index])} of its episode; to replay it: "
+        f"environment.reset(lpml.nodes.replay_keys({episode}, 0)), then step n with "
+        f"replay_keys({episode}, n)"
+    )
+
+
+def check_memory(
+    environment: AbstractSimulation, num_envs: int, memory: int | None = None, length: int = 0
+) -> None:
+    """Raises UsageError if E environments are none, or more than memory holds.
+
+    Args:
+      environment: one of them.
+      num_envs: E.
+      memory: bytes there are; `None` = those of the device, or of the machine.
+      length: rows of each that are held besides its state.
+    """
+    name = environment.spec.name
+    if num_envs < 1:
+        raise UsageError(f"{name}: num_envs={num_envs}; give at least 1")
+    one = jax.eval_shape(lambda: begin(environment, 1, 0))
+    lanes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
+    observation = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one.observation))
+    needed = num_envs * (2 * lanes + length * observation)  # old and new, side by side
+    memory = _memory() if memory is None else memory
+    if needed > memory:
+        raise UsageError(
+            f"{name}: num_envs={num_envs} take {needed / 2**30:.1f} GiB at least, there are "
+            f"{memory / 2**30:.1f} GiB; {num_envs * memory // (2 * needed)} would leave half free"
+        )
+
+
+def _memory() -> int:
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    limit = statistics.get("bytes_limit")
+    return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _as_seed(seed: int) -> np.uint32:
+    return np.uint32(seed & 0xFFFFFFFF)
