@@ -3,13 +3,19 @@
 if __name__ != "lpml.nodes":
     raise ImportError("import lpml.nodes, not nodes: the folder is a part of the package lpml")
 
+from lpml.nodes.actor import Actor as Actor
+from lpml.nodes.actor import ActorStatistics as ActorStatistics
 from lpml.nodes.consistency import Asynchronous as Asynchronous
 from lpml.nodes.consistency import BoundedStaleness as BoundedStaleness
 from lpml.nodes.consistency import Consistency as Consistency
 from lpml.nodes.consistency import Synchronous as Synchronous
 from lpml.nodes.counter import Counter as Counter
 from lpml.nodes.counter import CountOf as CountOf
+from lpml.nodes.evaluator import Evaluator as Evaluator
 from lpml.nodes.flat import Flat as Flat
+from lpml.nodes.inference_server import InferenceServer as InferenceServer
+from lpml.nodes.inference_server import InferenceStatistics as InferenceStatistics
+from lpml.nodes.inference_server import RemotePolicy as RemotePolicy
 from lpml.nodes.learner import Learner as Learner
 from lpml.nodes.learner import LearnerStatistics as LearnerStatistics
 from lpml.nodes.parameter_server import ParameterServer as ParameterServer
