@@ -57,8 +57,10 @@ class DmSingle(AbstractSingle):
         self, environment: dm_env.Environment | Callable[[int], dm_env.Environment], name: str = ""
     ) -> None:
         given: Any = environment
-        self._make = None if isinstance(given, dm_env.Environment) else given
-        self._environment = given if self._make is None else given(0)
+        self._make: Any = None
+        if not isinstance(environment, dm_env.Environment):
+            self._make, given = given, given(0)
+        self._environment = given
         self._spec = _spec(self._environment, name)
         self._start = getattr(self._environment.action_spec(), "minimum", 0)
 
