@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from lpml.clock import current_clock
 from lpml.errors import LaunchError
 from lpml.launchers.base import Event
 from lpml.launchers.cutorder import CutOrder
-from lpml.launchers.cuts import Cut, levels
 from lpml.launchers.plan import Plan
 from lpml.launchers.supervisor import Supervisor
-from lpml.record.checkpoints import Checkpoint, Checkpoints, Manifest
 from lpml.record.folder import RunFolder
+
+# The rest is imported with the first cut: most programs start without.
+if TYPE_CHECKING:
+    from lpml.launchers.cuts import Cut
+    from lpml.record.checkpoints import Checkpoint, Checkpoints, Manifest
 
 _log = logging.getLogger("lpml")
 AGAIN = 5.0  # seconds after a cut that failed until the next, at most
@@ -60,7 +65,7 @@ class Checkpointing:
         resumed: Checkpoint | None = None,
     ) -> None:
         self._supervisor = supervisor
-        self._checkpoints = Checkpoints(folder)
+        self._folder = folder
         self._every = every
         self._order = order
         self._adopt = adopt
@@ -78,9 +83,14 @@ class Checkpointing:
     def replan(self, plan: Plan) -> None:
         """The program has other nodes from now on."""
         self._plan = plan
-        self._levels = levels(plan)
         self._stateful = {node.name: node.service for node in plan.nodes if node.stateful}
         self._has_loop = {node.name for node in plan.nodes if node.interface.has_run}
+
+    @functools.cached_property
+    def _checkpoints(self) -> Checkpoints:
+        from lpml.record.checkpoints import Checkpoints
+
+        return Checkpoints(self._folder)
 
     @property
     def possible(self) -> bool:
@@ -153,6 +163,9 @@ class Checkpointing:
             self._begin(now)
 
     def _begin(self, now: float, *, last: bool = False) -> None:
+        from lpml.launchers.cuts import Cut, levels
+        from lpml.record.checkpoints import Manifest
+
         alive = [n for n in self._stateful if self._supervisor.is_alive(n)]
         if last and len(alive) < len(self._stateful):
             missing = ", ".join(sorted(set(self._stateful) - set(alive)))
@@ -171,19 +184,17 @@ class Checkpointing:
             attempts={n.name: self._supervisor.attempt(n.name) for n in self._plan.nodes},
             lpml=str(getattr(sys.modules.get("lpml"), "__version__", "")),
         )
-        self._cut = Cut(number, self._levels, loops, part, last=last)
+        self._cut = Cut(number, levels(self._plan), loops, part, last=last)
         self._carry_out(self._cut.begin(now))
 
     def _carry_out(self, orders: list[CutOrder]) -> None:
         cut, manifest = self._cut, self._manifest
         if orders and orders[0].what == "release" and cut is not None and manifest is not None:
             # Everybody stands still: what is in the files now belongs to the cut.
-            self._manifest = Manifest(
-                **{
-                    **vars(manifest),
-                    "metrics": self._checkpoints.metrics_sizes(),
-                    "wall_time": current_clock().wall_time(),
-                }
+            self._manifest = dataclasses.replace(
+                manifest,
+                metrics=self._checkpoints.metrics_sizes(),
+                wall_time=current_clock().wall_time(),
             )
         for order in orders:
             self._order(order)
@@ -198,7 +209,7 @@ class Checkpointing:
         seconds = self._seconds_before + now - self._began
         try:
             whole = self._checkpoints.commit(
-                cut.folder, Manifest(**{**vars(self._manifest), "seconds": seconds})
+                cut.folder, dataclasses.replace(self._manifest, seconds=seconds)
             )
         except LaunchError as error:
             self._failed(str(error), now)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from lpml import wire
 from lpml.context import Context, entered
@@ -17,10 +17,12 @@ from lpml.errors import ProgramStopped
 from lpml.graph import pickling
 from lpml.launchers import exits
 from lpml.launchers.base import Event, NodeReport
-from lpml.launchers.cutorder import CutOrder
-from lpml.launchers.cutting import Cutting
 from lpml.launchers.local import Door
 from lpml.service import Interface
+
+if TYPE_CHECKING:
+    from lpml.launchers.cutorder import CutOrder
+    from lpml.launchers.cutting import Cutting
 
 SWITCH_INTERVAL = 0.0005  # seconds; in a node that both runs and serves, or replies wait 5 ms
 
@@ -59,7 +61,7 @@ class Host:
         self.working_thread: int | None = None  # where its constructor or run() is going on
         self.failed = False
         self.state = state
-        self._cutting = Cutting(context, door, self._answer)
+        self._cutting: Cutting | None = None  # once a checkpoint is taken
         self._interface = interface
         self._payload = payload
         self._resolve = resolve
@@ -141,11 +143,16 @@ class Host:
 
     def stop(self) -> None:
         """The program is stopping."""
-        self._cutting.release()  # first, so that calls that wait at a shut door are served
+        if self._cutting is not None:
+            self._cutting.release()  # first, so that calls that wait at a shut door are served
         self.context.clock.stop()
 
     def order(self, order: CutOrder) -> None:
         """Does the node's part in a checkpoint. Returns at once."""
+        if self._cutting is None:
+            from lpml.launchers.cutting import Cutting
+
+            self._cutting = Cutting(self.context, self.door, self._answer)
         self._cutting.order(order)
 
     def _answer(self, order: CutOrder, text: str) -> None:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from lpml.errors import LaunchError, UsageError
 from lpml.launchers import rendezvous
@@ -26,9 +26,11 @@ from lpml.launchers.exporting import Exporting
 from lpml.launchers.names import OutcomeState, uses_processes
 from lpml.launchers.output import Echo
 from lpml.launchers.plan import Plan
-from lpml.launchers.scaling import ScaleRequest, change
 from lpml.launchers.supervisor import Supervisor
 from lpml.record.folder import RunFolder
+
+if TYPE_CHECKING:
+    from lpml.launchers.scaling import ScaleRequest
 
 T = TypeVar("T")
 _log = logging.getLogger("lpml")
@@ -233,6 +235,8 @@ class Watch:
         return supervisor.stop(now, event.text, state="finished")
 
     def _scale(self, request: ScaleRequest, now: float) -> list[Decision]:
+        from lpml.launchers.scaling import change
+
         supervisor = self._supervisor
         decisions: list[Decision] = []
         try:
