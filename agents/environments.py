@@ -8,12 +8,14 @@ from typing import Any
 
 from lpml.agents.cartpole import CartPole
 from lpml.agents.catch import Catch
+from lpml.agents.jax_environments import SIMULATIONS, vectorised
 from lpml.errors import UsageError, closest
 from lpml.nodes.environment import AbstractEnvironment
 
 OWN: dict[str, Callable[[int, int], AbstractEnvironment]] = {
     "Catch": Catch,
     "lpml/CartPole-v1": CartPole,
+    **{name: vectorised(name) for name in SIMULATIONS},
 }
 """Environments of lpml itself."""
 
@@ -22,8 +24,9 @@ def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnv
     """E environments of one kind.
 
     Args:
-      name: `Catch`, `lpml/CartPole-v1`; a name of gymnasium, such as `CartPole-v1`; or
-        `package.module:function` with a function of yours, which is called with E and the seed.
+      name: `Catch`, `lpml/CartPole-v1`, `jax/Pendulum-v1`; a name of gymnasium, such as
+        `CartPole-v1`; `gymnax/` and one of gymnax; or `package.module:function` with a function
+        of yours, which is called with E and the seed.
       num_envs: E.
       seed: of all that is random in them; differently in each.
 
@@ -35,6 +38,8 @@ def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnv
         raise UsageError(f"make_environment({name!r}, num_envs={num_envs}): give at least 1")
     if name in OWN:
         return OWN[name](num_envs, seed)
+    if name.startswith(("jax/", "gymnax/")):
+        return vectorised(name)(num_envs, seed)
     module, _, function = name.partition(":")
     if function.isidentifier():
         return _call(module, function, num_envs, seed)

@@ -44,6 +44,7 @@ OPTIONAL = {
     "courier": "lpml/launchers/launchpad.py",
     "reverb": "nodes/replay/reverb.py",
     "gymnasium": "agents/gym.py",
+    "gymnax": "agents/jax_environments/gymnax.py",
     "dm_env": "agents/dm.py",
     "matplotlib": "lpml/record/plot.py",
     "tensorboardX": "lpml/record/tensorboard.py",

@@ -18,6 +18,7 @@ from pathlib import Path
 
 GROUP = "lpml.programs"
 OWN: Mapping[str, str] = {  # equals pyproject.toml; there for a clone that is not installed
+    "anakin": "lpml.programs.on_device:program",
     "dqn": "lpml.programs.dqn:program",
     "digits": "lpml.programs.supervised.parameter_server:program",
     "hello": "lpml.programs.hello:program",

@@ -1,0 +1,132 @@
+"""Anakin: the loop on the device, on one and on several, and the program around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import lpml
+from lpml.agents import load_policy, make_environment
+from lpml.agents.anakin import Anakin
+from lpml.agents.dqn import DQNBuilder
+from lpml.agents.fused import Fused
+from lpml.agents.impala import ImpalaConfig
+from lpml.agents.jax_environments import Catch
+from lpml.agents.ppo import PPOBuilder, PPOConfig
+from lpml.programs import on_device
+from lpml.testing import running
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = PPOBuilder(PPOConfig(batch_size=8, unroll_length=4, hidden=(8,), minibatches=2, epochs=1))
+
+# One call on D devices, started with so many of them; prints the parameters and the sums.
+ONE_CALL = """
+import json, sys, jax, numpy as np
+from lpml.agents.fused import Fused
+from lpml.agents.jax_environments import simulation_named
+from lpml.programs.on_device import make_builder
+from lpml.agents.ppo import PPOConfig
+from lpml.agents.impala import ImpalaConfig
+agent, found = sys.argv[1], {}
+builder = make_builder(agent, "CartPole-v1", 16,
+    PPOConfig(unroll_length=8, hidden=(8,), epochs=2),
+    ImpalaConfig(batch_size=8, sequence_length=8, hidden=(8,), lstm=4))
+for devices in (1, 2, 4, 8):
+    fused = Fused(builder, simulation_named("CartPole-v1"), num_envs=16, iterations=2,
+                  devices=jax.devices()[:devices])
+    state, report = fused.call(fused.init(3))
+    leaves = jax.tree.leaves(fused.variables(state.learner))
+    flat = [np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves]
+    found[devices] = {
+        "params": np.concatenate(flat).tolist(),
+        "sums": [float(value) for value in report.sums],
+        "lanes": len(state.simulated.lanes.steps.sharding.device_set),
+    }
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("agent", ["ppo", "impala"])
+def test_several_devices_compute_what_one_does(agent: str) -> None:
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_CALL, agent],
+        env=environment, capture_output=True, text=True, timeout=580, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    for devices in ("2", "4", "8"):
+        assert found[devices]["lanes"] == int(devices)
+        assert found[devices]["sums"] == pytest.approx(found["1"]["sums"], rel=1e-5)
+        np.testing.assert_allclose(
+            found[devices]["params"], found["1"]["params"], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_the_loop_counts_publishes_and_goes_on_where_it_was_saved() -> None:
+    fused = Fused(SMALL, Catch(), iterations=2, devices=jax.devices()[:1])
+    node = Anakin(fused, seed=1)
+    first = node.pull()
+    assert (first.version, node.step()) == (0, 2)
+    second = node.pull(at_least=2)
+    assert second.version == 2
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first.params, second.params)
+    assert max(jax.tree.leaves(moved)) > 0
+    saved = node.save()
+    node.step()
+    after = node.pull().params
+    other = Anakin(fused, seed=9)
+    other.restore(saved)
+    assert other.step() == 4
+    jax.tree.map(np.testing.assert_array_equal, after, other.pull().params)
+    assert node.statistics().updates == 4
+
+
+def test_agents_and_numbers_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(lpml.UsageError, match="dqn learns from Transitions"):
+        Fused(DQNBuilder(), Catch())
+    with pytest.raises(lpml.UsageError, match=r"num_envs=12 .* batches of 8"):
+        Fused(SMALL, Catch(), num_envs=12, devices=jax.devices()[:1])
+    with pytest.raises(lpml.UsageError, match="did you mean"):
+        on_device.program(env="CartPol-v1")
+    with pytest.raises(lpml.UsageError, match="continuous"):
+        on_device.program("impala", "Pendulum-v1")
+
+
+def test_what_is_given_wins_over_what_is_known_of_the_environment() -> None:
+    builder = on_device.make_builder(
+        "ppo", "jax/CartPole-v1", 24, PPOConfig(minibatches=2), ImpalaConfig()
+    )
+    assert isinstance(builder, PPOBuilder)
+    assert (builder.config.batch_size, builder.config.minibatches) == (24, 2)
+    assert builder.config.anneal_steps == 300_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("agent", ["ppo", "impala"])
+def test_the_program_solves_catch_and_leaves_a_policy(agent: str, runs: Path) -> None:
+    made = on_device.program(agent, "Catch", max_seconds=300.0)  # type: ignore[arg-type]
+    with running(made, "test", timeout=380, directory=runs) as run:
+        outcome = run.wait(380)
+    assert (outcome.state, "reached 0.95" in outcome.reason) == ("finished", True)
+    policy = load_policy(run.folder.path / "policy")
+    environment = make_environment("Catch", 20, seed=5)
+    observation, total = environment.reset(5), 0.0
+    for _ in range(9):
+        step = environment.step(policy(observation))
+        observation, total = step.observation, total + step.reward.sum()
+    assert total / 20 >= 0.8
