@@ -18,6 +18,7 @@ from lpml.agents.ppo import losses
 from lpml.agents.ppo.config import PPOConfig
 from lpml.agents.ppo.heads import array_spec
 from lpml.agents.ppo.networks import Network
+from lpml.nodes.data_parallel import spread
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.learning import Algorithm, Experience, Update
 from lpml.nodes.replay import Sequence, Step
@@ -118,7 +119,7 @@ def make_algorithm(config: PPOConfig, spec: EnvironmentSpec, network: Network) -
         def step(carry: Any, given: tuple[jax.Array, jax.Array]) -> tuple[Any, Mapping[str, Any]]:
             params, optimizer_state = carry
             chosen, step_key = given
-            minibatch = jax.tree.map(lambda x: x[chosen], rows)
+            minibatch = spread(jax.tree.map(lambda x: x[chosen], rows))
             grads, parts = jax.grad(loss, has_aux=True)(
                 params, config, network, minibatch, step_key
             )
