@@ -25,7 +25,7 @@ class DQNConfig:
     # Gamma, per action.
     discount: float = 0.99
     # Actions between the two observations of an item.
-    n_step: int = 5
+    n_step: int = 10
     # Of Adam.
     learning_rate: float = 1e-3
     # Longest gradient; longer ones are scaled down.
@@ -33,13 +33,13 @@ class DQNConfig:
     # Errors beyond it count linearly, not squared.
     huber_delta: float = 1.0
     # Updates from one copy of the parameters to the target network to the next.
-    target_period: int = 200
+    target_period: int = 50
     # Items of one update.
     batch_size: int = 128
     # Updates in one call of the device.
     updates_per_step: int = 4
-    # Items that the replay keeps.
-    replay_size: int = 50_000
+    # Items that the replay keeps; few, so that what the agent does now is soon drawn often.
+    replay_size: int = 10_000
     # Items before the first update.
     min_replay_size: int = 1_000
     # How often an item is sampled on average: batch_size * updates / steps.
@@ -47,7 +47,7 @@ class DQNConfig:
     # Power of the priorities in the probabilities; 0 = uniform.
     priority_exponent: float = 0.6
     # Beta, the power of the importance weights; 0 = none.
-    importance_exponent: float = 0.4
+    importance_exponent: float = 0.2
     # Added to the absolute errors that become priorities, so that no item is forgotten.
     min_priority: float = 1e-3
     # Share of random actions at first.
@@ -55,7 +55,7 @@ class DQNConfig:
     # Share of random actions in the end, of the environment that explores most.
     epsilon_end: float = 0.05
     # Steps of all actors together, after the first update, over which the share falls.
-    epsilon_steps: int = 15_000
+    epsilon_steps: int = 8_000
     # How much less other environments explore in the end: epsilon_end ** (1 + spread) for the one
     # that explores least; 0 = all alike, 7 = as in Horgan et al.
     epsilon_spread: float = 0.0
