@@ -130,7 +130,8 @@ class Fused:
             state, (metrics, sums) = jax.lax.scan(
                 self._iteration, state, None, length=self._iterations
             )
-        totals = EpisodeSums(*(jnp.sum(x, axis=0, dtype=x.dtype) for x in sums[:-1]), sums[-1][-1])
+        totals = jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), sums._replace(is_bad=()))
+        totals = totals._replace(is_bad=jnp.any(sums.is_bad))
         return state, Report(jax.tree.map(jnp.mean, metrics), totals, state.bad)
 
     def _iteration(self, state: AnakinState, _: None) -> tuple[AnakinState, Any]:
@@ -163,9 +164,13 @@ def _window(builder: AbstractBuilder, spec: EnvironmentSpec) -> int:
     name = builder.batches.table
     table = next(table for table in builder.tables(spec) if table.name == name)
     cut = builder.cuts(spec)[name]
-    is_window = isinstance(cut, CutSequences) and isinstance(table.view, Sequences)
-    if is_window and cut.across_episodes and cut.length == table.view.rows > 1:
-        return table.view.rows
+    if (
+        isinstance(cut, CutSequences)
+        and isinstance(table.view, Sequences)
+        and cut.across_episodes
+        and cut.length == table.view.length > 1
+    ):
+        return cut.length
     raise UsageError(
         f"anakin: {builder.name} learns from {table.view}, cut by {cut}; take an agent that learns "
         "from windows across the ends of episodes, such as ppo or impala"

@@ -188,7 +188,8 @@ def rollout(
         lengths=jnp.sum(jnp.where(last, steps, 0), dtype=jnp.float32),
         is_bad=jnp.any(lanes.bad_step >= 0),
     )
-    return simulated, Sequence(sequence, jnp.ones((num_envs, length + 1), jnp.bool_)), sums
+    mask: Any = jnp.ones((num_envs, length + 1), jnp.bool_)
+    return simulated, Sequence(sequence, mask), sums
 
 
 def replay_keys(seed: int | jax.Array, step: int | jax.Array) -> jax.Array:

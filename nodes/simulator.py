@@ -213,5 +213,5 @@ def _memory() -> int:
     return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _as_seed(seed: int) -> np.uint32:
-    return np.uint32(seed & 0xFFFFFFFF)
+def _as_seed(seed: int) -> npt.NDArray[np.uint32]:
+    return np.asarray(seed & 0xFFFFFFFF, np.uint32)

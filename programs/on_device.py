@@ -12,8 +12,9 @@ import functools
 from typing import Literal
 
 import lpml
-from lpml.agents.anakin import Anakin, Fused
+from lpml.agents.anakin import Anakin
 from lpml.agents.builder import AbstractBuilder
+from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.agents.jax_environments import simulation_named
 from lpml.agents.ppo import PPOBuilder, PPOConfig
