@@ -20,7 +20,8 @@ class PPOConfig:
     unroll_length: int = 32
     """T: steps of one environment in one window."""
     batch_size: int = 8
-    """B: windows of one update; as many as environments makes the synchronous loop on-policy."""
+    """B: windows of one update; as many as environments keeps data at most one update old in the
+    synchronous loop."""
     queued_batches: int = 1
     """Batches that may wait for the learner before actors have to: bounds how old data gets."""
 
@@ -57,9 +58,9 @@ class PPOConfig:
     # Normalisation
     normalise_observations: bool = True
     """By running mean and variance, which travel with the parameters."""
-    normalise_returns: bool = False
-    """The network predicts values in standard deviations of the returns; for rewards that are
-    not near 1."""
+    normalise_returns: bool = True
+    """The network predicts values in standard deviations of the returns, so that losses are of one
+    size whatever the rewards are."""
 
     # Network
     hidden: tuple[int, ...] = (64, 64)
@@ -110,7 +111,6 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "epochs": 10,
         "minibatches": 8,
         "anneal_steps": 300_000,
-        "normalise_returns": True,
         "squash": False,
     },
 }

@@ -48,7 +48,7 @@ def near(observation: jax.Array, action: jax.Array) -> jax.Array:
 
 
 def rollouts(
-    builder: PPOBuilder, spec: EnvironmentSpec, variables: Any, key: jax.Array, reward: Reward
+    builder: PPOBuilder, spec: EnvironmentSpec, reward: Reward, variables: Any, key: jax.Array
 ) -> Experience:
     """Windows with an episode of four steps in every five rows; half of them are cut off."""
     config = builder.config
@@ -65,7 +65,8 @@ def rollouts(
     rewards = jnp.where(acted, reward(observation, action), 0.0)
     steps = Step(observation, action, rewards, discount, {**extras, "valid": acted})
     ones = jnp.ones(shape[0])
-    return Experience(Sequence(steps, jnp.ones(shape, bool)), ones, jnp.float32(shape[0]))
+    mask: Any = jnp.ones(shape, bool)
+    return Experience(Sequence(steps, mask), ones, jnp.float32(shape[0]))
 
 
 class Made(NamedTuple):
@@ -93,7 +94,7 @@ def made(kind: str) -> Made:
         variables=algorithm.variables,
         act=jax.jit(builder.policy(spec).act),
         evaluate=jax.jit(builder.policy(spec, evaluation=True).act),
-        rollouts=jax.jit(lambda *given: rollouts(builder, spec, *given, reward)),
+        rollouts=jax.jit(functools.partial(rollouts, builder, spec, reward)),
         network=dataclasses.replace(network, apply=jax.jit(network.apply)),
     )
 
@@ -140,7 +141,8 @@ def test_an_evaluation_does_not_explore(kind: str) -> None:
     observation = jax.random.normal(jax.random.key(1), (5, 3))
 
     def actions(act: Any, seed: int) -> list[Any]:
-        return np.asarray(act(variables, jax.random.key(seed), observation, ()).action).tolist()
+        chosen = act(variables, jax.random.key(seed), observation, ()).action
+        return [np.asarray(chosen).tolist()]
 
     assert actions(agent.evaluate, 0) == actions(agent.evaluate, 1)
     assert len({str(actions(agent.act, seed)) for seed in range(5)}) > 1
@@ -209,7 +211,9 @@ def test_nothing_is_learned_from_rows_without_an_action(kind: str) -> None:
 
 
 def test_advantages_of_windows_from_the_replay_are_those_of_the_episodes() -> None:
-    config = PPOConfig(unroll_length=4, batch_size=4, hidden=(8,), minibatches=1)
+    config = PPOConfig(
+        unroll_length=4, batch_size=4, hidden=(8,), minibatches=1, normalise_returns=False
+    )
     builder = PPOBuilder(config)
     state = jax.jit(builder.algorithm(DISCRETE).init)(jax.random.key(0))
     network = make_network(config, DISCRETE)
@@ -218,7 +222,7 @@ def test_advantages_of_windows_from_the_replay_are_those_of_the_episodes() -> No
     rng = np.random.default_rng(0)
     lengths, cut_off = [3, 1, 6, 4], [True, False, False, True]
     stream: list[tuple[Any, float, bool]] = []  # observation, reward, whether there is an action
-    ends = []  # of episodes: first row, last row, whether cut off
+    ends: list[tuple[int, int, bool]] = []  # of episodes: first row, last row, whether cut off
     for length, cut in zip(lengths, cut_off, strict=True):
         observations = rng.normal(size=(length + 1, 3)).astype(np.float32)
         rewards = rng.normal(size=length).astype(np.float32)
@@ -239,11 +243,11 @@ def test_advantages_of_windows_from_the_replay_are_those_of_the_episodes() -> No
 
     values = np.asarray(network.apply(state.params, np.stack([row[0] for row in stream]))[1])
     expected = np.zeros(16)
-    for first, last, cut in ends:
-        for t in range(first, min(last, 16)):
-            end = min(last, 4 * (t // 4) + 4)  # of the episode, or of the window
+    for first, final, was_cut in ends:
+        for t in range(first, min(final, 16)):  # rows of the four windows
+            end = min(final, 4 * (t // 4) + 4)  # of the episode, or of the window
             for s in reversed(range(t, end)):
-                following = values[s + 1] if s + 1 < last or cut else 0.0
+                following = values[s + 1] if s + 1 < final or was_cut else 0.0
                 delta = stream[s][1] + 0.99 * following - values[s]
                 expected[t] += (0.99 * 0.95) ** (s - t) * delta
     np.testing.assert_array_equal(rows.valid, [row[2] for row in stream[:16]])
@@ -321,7 +325,7 @@ def test_it_learns_in_one_jitted_loop_with_the_policy(
     algorithm = builder.algorithm(spec)
 
     def one(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-        experience = rollouts(builder, spec, algorithm.variables(state), key, reward)
+        experience = rollouts(builder, spec, reward, algorithm.variables(state), key)
         state, _ = algorithm.update(state, experience)
         steps = experience.data.steps
         return state, jnp.sum(steps.reward) / jnp.sum(steps.extras["valid"], dtype=jnp.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -38,7 +39,9 @@ def advantages_by_episode(
     return result
 
 
-def window(ends: list[str], length: int, seed: int) -> tuple[Floats, ...]:
+def window(
+    ends: list[str], length: int, seed: int
+) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
     """Rows of a stream: `ends[i]` says how the episode ends that row i belongs to, or goes on."""
     rng = np.random.default_rng(seed)
     valid, discounts = np.ones(length, bool), np.ones(length)
@@ -56,7 +59,7 @@ def advantages(rewards: Any, discounts: Any, values: Any, valid: Any) -> Any:
     return _jitted(*given, jnp.asarray(valid))
 
 
-_jitted = jax.jit(lambda *rows: losses.generalised_advantages(*rows, LAMBDA))
+_jitted = jax.jit(functools.partial(losses.generalised_advantages, lambda_=LAMBDA))
 
 
 @given(
@@ -182,7 +185,7 @@ def test_rlax_finds_the_same() -> None:
     discounts[:] = [1, 1, 1, 0, 1, 1, 1, 1, 1, 1]
     given = [jnp.asarray(x, jnp.float32) for x in (rewards, GAMMA * discounts, values)]
     theirs = rlax.truncated_generalized_advantage_estimation(given[0], given[1], LAMBDA, given[2])
-    ours = losses.generalised_advantages(*given, jnp.ones(10, bool), LAMBDA)
+    ours = losses.generalised_advantages(given[0], given[1], given[2], jnp.ones(10, bool), LAMBDA)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     log_ratio, advantage = given[0] * 0.3, given[2][1:]
     theirs = rlax.clipped_surrogate_pg_loss(jnp.exp(log_ratio), advantage, 0.2)
