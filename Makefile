@@ -11,10 +11,11 @@ pip := -m pip --disable-pip-version-check install --quiet --quiet
 sources := lpml tests
 
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow check format bench bench-peers clean
+.PHONY: help run digits test test-slow check format bench bench-peers clean
 
 help:
-	@echo "make run          trains a network on digits with a parameter server, shows what came of it"
+	@echo "make run          DQN with several actors learns CartPole, shows what came of it"
+	@echo "make digits       the same of a network that a parameter server trains on digits"
 	@echo "make test         style, types and the tests that take a moment"
 	@echo "make test-slow    every test"
 	@echo "make check        style and types only"
@@ -22,10 +23,14 @@ help:
 	@echo "make bench        measures lpml, and the peers that are installed, side by side"
 	@echo "make bench-peers  builds the environments of the peers (Launchpad needs Python 3.10)"
 	@echo "make clean        removes the environments and what was built"
-	@echo "ARGS='...' goes to 'lpml run digits' or to the benchmarks; PYTEST='-k name' to pytest;"
+	@echo "ARGS='...' goes to 'lpml run dqn', 'digits' or to the benchmarks; PYTEST='-k name' to pytest;"
 	@echo "PYTHON=python3.12 picks the interpreter of a new environment."
 
 run: .venv/.has-programs
+	@$(python) -m lpml run dqn $(ARGS)
+	@$(python) -m lpml plot latest -m evaluator_return -m episode_return -m loss
+
+digits: .venv/.has-programs
 	@$(python) -m lpml run digits $(ARGS)
 	@$(python) -m lpml plot latest
 
