@@ -24,11 +24,11 @@ from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaConfig
 from lpml.agents.jax_environments import simulation_named
 from lpml.agents.ppo import PPOConfig
-from lpml.nodes import VectorSimulator
+from lpml.nodes import VectorSimulator, simulation
 from lpml.nodes.acting import Policy, PolicyOutput
 from lpml.nodes.learning import Experience
 from lpml.nodes.replay import Sequence, Step
-from lpml.nodes.simulation import AbstractSimulation, Simulated, begin, rollout
+from lpml.nodes.simulation import AbstractSimulation, Simulated, rollout
 from lpml.programs.on_device import make_builder
 
 SECONDS = 1.0
@@ -71,17 +71,17 @@ def by_hand(
 
     def iteration(carry: Any, _: None) -> Any:
         learner, state, observation, key = carry
-        params = () if algorithm is None else algorithm.variables(learner)
-        (_, state, observation, key), rows = jax.lax.scan(
-            tick, (params, state, observation, key), None, length
-        )
+        params: Any = () if algorithm is None else algorithm.variables(learner)
+        begin: Any = (params, state, observation, key)
+        (_, state, observation, key), rows = jax.lax.scan(tick, begin, None, length)
         end = jax.tree.map(lambda x: jnp.zeros_like(x[0]), rows)._replace(observation=observation)
         steps = jax.tree.map(
             lambda x, y: jnp.swapaxes(jnp.concatenate([x, y[None]]), 0, 1), rows, end
         )
-        found = jnp.sum(steps.reward)
+        found: Any = jnp.sum(steps.reward)
         if algorithm is not None:
-            data = Sequence(steps, jnp.ones((num_envs, length + 1), bool))
+            mask: Any = jnp.ones((num_envs, length + 1), bool)
+            data = Sequence(steps, mask)
             ones = jnp.ones((num_envs,), jnp.float32)
             experience = Experience(data, ones, jnp.float32(num_envs))
             learner, update = algorithm.update(learner, experience)
@@ -140,7 +140,7 @@ def simulated(environment: AbstractSimulation, num_envs: int, length: int = 32) 
         state, (steps, _) = jax.lax.scan(one, state, None, ITERATIONS)
         return state, jnp.sum(steps)
 
-    return call, Simulated(begin(environment, num_envs, 0), (), jax.random.key(0))
+    return call, Simulated(simulation.begin(environment, num_envs, 0), (), jax.random.key(0))
 
 
 def served(environment: AbstractSimulation, num_envs: int, length: int = 32) -> tuple[Call, Any]:

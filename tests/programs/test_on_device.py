@@ -76,6 +76,7 @@ def test_several_devices_compute_what_one_does(agent: str) -> None:
         )
 
 
+@pytest.mark.timeout(300)
 def test_the_loop_counts_publishes_and_goes_on_where_it_was_saved() -> None:
     fused = Fused(SMALL, Catch(), iterations=2, devices=jax.devices()[:1])
     node = Anakin(fused, seed=1)
