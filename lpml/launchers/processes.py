@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -24,6 +24,7 @@ from lpml.launchers import devices, exits, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
+from lpml.launchers.listeners import Listeners
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.preloading import needed
 from lpml.launchers.process import NodeProcess
@@ -56,13 +57,10 @@ class ProcessLauncher(AbstractLauncher):
         self._pending: list[Event] = []
         self._closed = False
         self._clients: dict[str, Any] = {}
-        self._addresses = {
-            node.name: f"unix:{sockets / f'{i}.sock'}" for i, node in enumerate(plan.nodes)
-        }
         self._interfaces = {node.name: node.interface for node in plan.nodes}
         self._processes: dict[str, NodeProcess] = {}  # by key; the last attempt
         self._of: dict[str, NodeProcess] = {}  # {node: its process}
-        self._listeners: dict[str, socket.socket] = {}  # {node: what it is given when it is forked}
+        self._listeners = Listeners(sockets)
         _make_room(len(plan.nodes))
         self._server = take(needed([node.payload for node in plan.nodes]))
         try:
@@ -90,7 +88,7 @@ class ProcessLauncher(AbstractLauncher):
 
     def _prepare_node(self, node: NodePlan) -> None:
         self._folder.log_file(node.name).touch()
-        self._listen_afresh(node.name)
+        self._listeners.listen(node.name)
 
     def replan(self, plan: Plan) -> None:
         known = {node.name for node in self._plan.nodes}
@@ -98,12 +96,10 @@ class ProcessLauncher(AbstractLauncher):
         new = [node for node in plan.nodes if node.name not in known]
         try:
             for node in new:
-                number = len(self._addresses)
-                self._addresses.setdefault(node.name, f"unix:{self._sockets / f'{number}.sock'}")
                 self._interfaces[node.name] = node.interface
                 self._prepare_node(node)
         except OSError as error:
-            self._stop_listening(node.name for node in new)
+            self._listeners.close(node.name for node in new)
             raise disk_error(self._folder.logs, error) from error
         for node in new:
             process = NodeProcess(node.process, [node])
@@ -111,15 +107,8 @@ class ProcessLauncher(AbstractLauncher):
         self._plan = plan
 
     def _give_back(self) -> None:
-        self._stop_listening(list(self._listeners))
+        self._listeners.close_all()
         self._server.discard()
-
-    def _stop_listening(self, nodes: Iterable[str]) -> None:
-        """Callers of these nodes learn at once that nobody answers, unless the node still does."""
-        for node in nodes:
-            listener = self._listeners.pop(node, None)
-            if listener is not None:
-                listener.close()
 
     def now(self) -> float:
         return time.monotonic()
@@ -133,7 +122,7 @@ class ProcessLauncher(AbstractLauncher):
             if decision.what == "start":
                 self._start(process, decision)
             elif decision.what == "give_up":
-                self._stop_listening([decision.node])
+                self._listeners.close([decision.node])
             elif decision.what in ("ask", "close", "retire"):
                 self._say(process, decision)
             elif decision.what == "inspect":
@@ -151,23 +140,16 @@ class ProcessLauncher(AbstractLauncher):
             self._processes[process.key] = process
             self._of.update({node.name: process for node in process.nodes})
         if decision.afresh:
-            self._listen_afresh(decision.node)
+            self._listeners.listen(decision.node)
         process.attempts[decision.node] = decision.attempt
         if process not in self._waiting:
             self._waiting.append(process)
-
-    def _listen_afresh(self, name: str) -> None:
-        """Callers in the backlog are hung up on."""
-        path = Path(self._addresses[name].removeprefix("unix:"))
-        self._stop_listening([name])
-        path.unlink(missing_ok=True)
-        self._listeners[name] = wire.listen(path)
 
     def _say(self, process: NodeProcess, decision: Decision) -> None:
         if decision.what == "ask" and system.process_state(process.pid) == "T":
             self._signal(process, signal.SIGCONT)  # or it would never hear of the stop
         if decision.what == "close":
-            self._stop_listening([decision.node])
+            self._listeners.close([decision.node])
         what = "ask" if decision.what == "ask" else "close"
         process.tell({"what": what, "node": decision.node})
 
@@ -196,12 +178,12 @@ class ProcessLauncher(AbstractLauncher):
     def _fork(self, process: NodeProcess) -> None:
         spec = system.memory_file("lpml-spec", pickle.dumps(self._spec(process), protocol=5))
         ours, theirs = socket.socketpair()
-        listeners = [self._listeners[node.name].fileno() for node in process.nodes]
+        listeners = [self._listeners.descriptor(node.name) for node in process.nodes]
         self._server.send({"what": "fork", "key": process.key}, [theirs.fileno(), spec, *listeners])
         os.close(spec)
         theirs.close()
         # Where an attempt may follow, we keep the socket: callers wait in its backlog meanwhile.
-        self._stop_listening(n.name for n in process.nodes if not self._plan.may_return(n))
+        self._listeners.close(n.name for n in process.nodes if not self._plan.may_return(n))
         self._flying += 1
         process.connect(ours)
         self._selector.register(ours, selectors.EVENT_READ, process)
@@ -219,7 +201,7 @@ class ProcessLauncher(AbstractLauncher):
                     node.index,
                     node.interface,
                     node.payload,
-                    self._addresses[node.name],
+                    self._listeners.address(node.name),
                     str(self._folder.log_file(node.name)),
                     process.attempts[node.name],
                     self._states.get(node.name, ""),
@@ -227,7 +209,8 @@ class ProcessLauncher(AbstractLauncher):
                 for node in process.nodes
             ),
             peers={
-                name: Peer(name, self._addresses[name], self._interfaces[name]) for name in names
+                name: Peer(name, self._listeners.address(name), self._interfaces[name])
+                for name in names
             },
             environment=environment,
             threads=max(devices.threads(node.resources) for node in process.nodes),
@@ -238,8 +221,7 @@ class ProcessLauncher(AbstractLauncher):
         )
 
     def _stack_file(self, process: NodeProcess) -> Path:
-        stem = Path(self._addresses[process.nodes[0].name].removeprefix("unix:")).stem
-        return self._sockets / f"{stem}.stacks"
+        return self._listeners.path(process.nodes[0].name, ".stacks")
 
     def order(self, order: CutOrder) -> None:
         self._of[order.node].tell({"what": "cut", "order": asdict(order)})
@@ -346,7 +328,7 @@ class ProcessLauncher(AbstractLauncher):
     def close(self) -> None:
         for process in self._processes.values():
             self._drop(process)
-        self._stop_listening(list(self._listeners))
+        self._listeners.close_all()
         if not self._server.close():
             mark = f"{MARK}={self._sockets}"
             while left := system.processes_of_run(mark):
@@ -369,13 +351,13 @@ class ProcessLauncher(AbstractLauncher):
                 self._wake_in.send(b"w")
 
     def address(self, node: str) -> str:
-        return self._addresses[node]
+        return self._listeners.address(node)
 
     def client(self, node: str) -> Any:
         with self._lock:
             if node not in self._clients:
                 self._clients[node] = wire.connect(
-                    self._addresses[node],
+                    self._listeners.address(node),
                     self._interfaces[node],
                     node=node,
                     caller="launcher",

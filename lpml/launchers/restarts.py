@@ -1,8 +1,7 @@
-"""Whether a node that died is started again, and when: state machines without I/O."""
+"""Whether a node that died is started again, and after which pause: a state machine without I/O."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import final
 
 from lpml.resources import Restart
@@ -47,20 +46,3 @@ class Budget:
         """`restart 1 of 3`."""
         most = self.policy.max_restarts
         return f"restart {self.used}" + ("" if most is None else f" of {most}")
-
-
-@final
-@dataclass(eq=False)
-class Group:
-    """Nodes that start again together, once all of them are gone and the pause is over."""
-
-    names: tuple[str, ...]
-    pause: float
-    back: bool = False
-    """The run is set back: nothing of before counts."""
-    due: float | None = None
-    """When they start; `None` = some are still there."""
-    give_up_at: float | None = None
-    """When those that are still there are ended, or given up."""
-    ended: bool = False
-    """They were told to end at once."""

@@ -17,16 +17,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, final
 
-from lpml.launchers.decisions import GRACE, Accident, Decision, Failure, NodeRecord
+from lpml.launchers.decisions import Accident, Decision, Failure, NodeRecord
+from lpml.launchers.groups import Groups
 from lpml.launchers.names import NodeState, OutcomeState
-from lpml.launchers.restarts import Budget, Group
+from lpml.launchers.restarts import Budget
+from lpml.launchers.starting import Starting
 from lpml.launchers.stopping import Stop
+from lpml.launchers.verdict import Verdict
 from lpml.resources import Restart
 
 Phase = Literal["running", "stopping", "saving", "closing", "ended"]
-
-INSPECTION = 2.0  # seconds that a node which does not start has to say where it hangs
-PATIENCE = 60.0  # seconds until every node has a process or a thread, whatever start_timeout is
 
 _NO_CUT = (
     "it has state, and no checkpoint of the run to set it back to; "
@@ -62,6 +62,8 @@ class Supervisor:
         policies = policies or {}
         self.has_cut = False
         """Whether there is a checkpoint to set the run back to."""
+        self.verdict = Verdict()
+        """How the run has gone so far."""
         self.saves_at_the_end = False
         """Whether a stop waits for a last cut (`saved`) before nodes are told to end."""
         self._units = dict(units or {})
@@ -73,18 +75,13 @@ class Supervisor:
             for name in nodes
         }
         self._restarts = any(policy.when != "never" for policy in policies.values())
-        self._groups: list[Group] = []  # nodes that are about to start again
+        self._groups = Groups(self._nodes)  # nodes that are about to start again
         self._leaving: list[Stop] = []  # nodes that leave while the program goes on
         self._first_attempts = dict(attempts or {})
-        self._start_timeout = start_timeout
+        self._starting = Starting(self._nodes, start_timeout)
         self._stop_timeout = stop_timeout
         self._stop: Stop | None = None
         self._ticked = 0.0
-        self._state: OutcomeState = "finished"
-        self._reason = ""
-        self._failures: list[Failure] = []
-        self._accidents: list[Accident] = []
-        self._notes: list[str] = []
 
     # What is known.
 
@@ -92,33 +89,6 @@ class Supervisor:
     def phase(self) -> Phase:
         """Where the program stands."""
         return "running" if self._stop is None else self._stop.phase
-
-    @property
-    def state(self) -> OutcomeState:
-        """How the program ended, or is about to."""
-        return "failed" if self._failures else self._state
-
-    @property
-    def reason(self) -> str:
-        """Why it ended, and who had to be killed for it."""
-        failure = self.failure
-        first = f"{failure.node}: {failure.reason}" if failure else self._reason
-        return "; ".join([first, *self._notes]) if first else "; ".join(self._notes)
-
-    @property
-    def failure(self) -> Failure | None:
-        """The failure to show: the first that is not the mere consequence of another."""
-        return min(self._failures, key=lambda f: (f.consequence, f.at), default=None)
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """Every failure that no restart answered, in the order in which they were heard of."""
-        return tuple(self._failures)
-
-    def take_accidents(self) -> list[Accident]:
-        """The failures that were answered by a restart since this was last asked."""
-        taken, self._accidents = self._accidents, []
-        return taken
 
     def node_state(self, node: str) -> NodeState:
         """The state of one node."""
@@ -154,11 +124,9 @@ class Supervisor:
         """When `tick` must be called at the latest, if nothing happens; `None` = never."""
         if self._stop is not None:
             return self._stop.next_deadline(self._ticked)
-        ends = [self._start_deadline(node) for _, node in self._starting()]
-        for group in self._groups:
-            ends += [end for end in (group.due, group.give_up_at) if end is not None]
-        leaving = [stop.next_deadline(self._ticked) for stop in self._leaving]
-        return min([*ends, *(end for end in leaving if end is not None)], default=None)
+        ends = [stop.next_deadline(self._ticked) for stop in self._leaving]
+        ends += [self._starting.next_deadline(), self._groups.next_deadline()]
+        return min((end for end in ends if end is not None), default=None)
 
     # What happens.
 
@@ -184,8 +152,8 @@ class Supervisor:
         self._ticked = now
         known = self._nodes[node]
         known.left = True
-        self._groups = [group for group in self._groups if node not in group.names]
-        stop = Stop({node: known}, now, self._stop_timeout, self._notes)
+        self._groups.drop(node, now)
+        stop = Stop({node: known}, now, self._stop_timeout, self.verdict.notes)
         self._leaving.append(stop)
         return stop.begin() + self._advance(now)
 
@@ -217,7 +185,8 @@ class Supervisor:
         again = self._stop is None and not known.left and node not in self._stateful
         if again and known.budget.covers(failed=False):
             pause = known.budget.spend(_served(known, now))
-            return self._gather(node, self._unit_of(node), pause) or [Decision("retire", node)]
+            others = self._groups.gather(node, self._unit_of(node), pause, now)
+            return others or [Decision("retire", node)]
         known.state = "stopped" if known.left or self._stop is not None else "finished"
         return self._advance(now)
 
@@ -255,17 +224,17 @@ class Supervisor:
         if known.state == "failed":
             decisions = self._given_up(node)  # it said why before it went
         elif known.state == "restarting":
-            decisions = self._gone(node)
+            decisions = self._gone(node, now)
         elif known.killed or known.terminated:
             known.state = "stopped"
             known.detail = how
             if not clean:
-                self._notes.append(f"{node} had to be killed")
-        elif known.closed and (clean or not self._only_consequences()):
+                self.verdict.notes.append(f"{node} had to be killed")
+        elif known.closed and (clean or not self.verdict.only_consequences):
             known.state = "finished" if known.state == "finished" else "stopped"
             if not clean:
                 known.detail = how
-                self._notes.append(f"{node} {how or 'ended badly'} while it closed")
+                self.verdict.notes.append(f"{node} {how or 'ended badly'} while it closed")
         elif known.asked and clean:
             known.state = "finished" if known.state == "finished" else "stopped"
         else:
@@ -277,7 +246,7 @@ class Supervisor:
         """The node cannot be ended; the run ends without it."""
         known = self._nodes[node]
         if known.alive:
-            self._notes.append(f"{node} {why}")
+            self.verdict.notes.append(f"{node} {why}")
             known.killed = True
         return self.exited(node, now, why, clean=True)
 
@@ -285,11 +254,7 @@ class Supervisor:
         """The node was inspected because it does not start; `stack` says where it hangs."""
         if self._nodes[node].state != "starting" or self._stop is not None:
             return []
-        reason = (
-            f"its constructor did not return within {self._start_timeout:g} s; "
-            "raise start_timeout if it needs longer"
-        )
-        return self.failed(Failure(node, reason, stack, at=now), now)
+        return self.failed(self._starting.failure(node, now, stack), now)
 
     def stop(
         self,
@@ -310,8 +275,7 @@ class Supervisor:
         self._ticked = now
         decisions = []
         if self._stop is None:
-            self._state = state
-            self._reason = reason
+            self.verdict.end(state, reason)
             decisions = self._begin_stop(now, timeout)
         elif timeout is not None:
             self._stop.shorten(now, timeout)
@@ -329,15 +293,11 @@ class Supervisor:
         self._ticked = now
         decisions: list[Decision] = []
         if self._stop is None:
-            for name, node in self._starting():
-                if now < self._start_deadline(node):
-                    continue
-                if not node.inspected:
-                    node.inspected = True
-                    decisions.append(Decision("inspect", name))
-                else:  # it does not even say where it hangs
-                    decisions += self.overdue(name, now)
-            decisions += self._move_groups(now)
+            inspections, hopeless = self._starting.late(now)
+            decisions += inspections
+            for name in hopeless:
+                decisions += self.overdue(name, now)
+            decisions += self._restart(now)
         return decisions + self._advance(now)
 
     # Restarts.
@@ -349,7 +309,7 @@ class Supervisor:
         known.detail = failure.reason
         if known.left and self._stop is None:
             known.state = "stopped"
-            self._accidents.append(Accident(failure, "it was leaving the program"))
+            self.verdict.survive(Accident(failure, "it was leaving the program"))
             return []
         budget = known.budget
         covered = self._stop is None and not hopeless and budget.covers(failed=True)
@@ -359,9 +319,10 @@ class Supervisor:
             what = f"{budget.words} in {pause:g} s"
             if back:
                 what += ", and the whole run is set back to its last checkpoint"
-            self._accidents.append(Accident(failure, what))
+            self.verdict.survive(Accident(failure, what))
             present = tuple(other for other, node in self._nodes.items() if not node.left)
-            return self._gather(name, present if back else self._unit_of(name), pause, back=back)
+            names = present if back else self._unit_of(name)
+            return self._groups.gather(name, names, pause, now, back=back)
         if covered:
             failure = _because(failure, _NO_CUT)
         elif budget.used and self._stop is None:
@@ -369,7 +330,7 @@ class Supervisor:
             failure = _because(failure, f"it was restarted {times}, and no more may be")
         known.state = "failed"
         known.detail = failure.reason
-        self._failures.append(failure)
+        self.verdict.failures.append(failure)
         gone = [] if known.alive else self._given_up(name)
         return gone + self._begin_stop(now)
 
@@ -383,61 +344,26 @@ class Supervisor:
             return (name,)
         return tuple(other for other in self._nodes if self._units.get(other) == unit)
 
-    def _gather(
-        self, culprit: str, names: tuple[str, ...], pause: float, *, back: bool = False
-    ) -> list[Decision]:
-        """Ends the others of these nodes; they start again when all are gone."""
-        joined = set(names)
-        for group in [group for group in self._groups if joined & set(group.names)]:
-            joined |= set(group.names)
-            pause = max(pause, group.pause)
-            back = back or group.back
-            self._groups.remove(group)
-        group = Group(tuple(name for name in self._nodes if name in joined), pause, back)
-        group.give_up_at = self._ticked + GRACE
-        self._groups.append(group)
-        decisions = []
-        for name in group.names:
-            node = self._nodes[name]
-            if node.alive and name != culprit and node.state != "restarting":
-                decisions.append(Decision("end", name))
-            node.state = "restarting"
-            node.working = False
-        self._settle(group)
-        return decisions
-
-    def _gone(self, name: str) -> list[Decision]:
+    def _gone(self, name: str, now: float) -> list[Decision]:
         """A node that is to start again has ended."""
         if self._stop is not None:
             self._nodes[name].state = "stopped"
             return self._given_up(name)
-        for group in self._groups:
-            self._settle(group)
+        self._groups.settle(now)
         return []
 
-    def _settle(self, group: Group) -> None:
-        if group.due is None and not any(self._nodes[name].alive for name in group.names):
-            group.due, group.give_up_at = self._ticked + group.pause, None
-
-    def _move_groups(self, now: float) -> list[Decision]:
-        decisions: list[Decision] = []
-        for group in list(self._groups):
-            if group.due is not None and now >= group.due:
-                self._groups.remove(group)
-                for name in group.names:
-                    self._nodes[name].attempt += 1
-                decisions += self._start(group.names, now, afresh=group.back)
-            elif group.give_up_at is not None and now >= group.give_up_at:
-                left = [name for name in group.names if self._nodes[name].alive]
-                if not group.ended:
-                    group.ended, group.give_up_at = True, now + GRACE
-                    decisions += [Decision("end", name) for name in left]
-                else:
-                    self._groups.remove(group)
-                    self._nodes[left[0]].state = "failed"
-                    reason = "it could not be ended, so it cannot be restarted"
-                    self._failures.append(Failure(left[0], reason, at=now))
-                    decisions += self._begin_stop(now)
+    def _restart(self, now: float) -> list[Decision]:
+        """Starts whose time has come, and sees to those who do not end."""
+        decisions, stuck = self._groups.hasten(now)
+        for group in self._groups.take_due(now):
+            for name in group.names:
+                self._nodes[name].attempt += 1
+            decisions += self._start(group.names, now, afresh=group.back)
+        for name in stuck:
+            self._nodes[name].state = "failed"
+            reason = "it could not be ended, so it cannot be restarted"
+            self.verdict.failures.append(Failure(name, reason, at=now))
+            decisions += self._begin_stop(now)
         return decisions
 
     # How one thing leads to the next.
@@ -449,23 +375,12 @@ class Supervisor:
             decisions.append(Decision("start", name, self._nodes[name].attempt, afresh))
         return decisions
 
-    def _starting(self) -> list[tuple[str, NodeRecord]]:
-        nodes = self._nodes.items()
-        return [(name, node) for name, node in nodes if node.alive and node.state == "starting"]
-
-    def _start_deadline(self, node: NodeRecord) -> float:
-        if node.begun_at is None:
-            end = node.started_at + max(self._start_timeout, PATIENCE)
-        else:
-            end = node.begun_at + self._start_timeout
-        return end + (INSPECTION if node.inspected else 0.0)
-
     def _begin_stop(self, now: float, timeout: float | None = None) -> list[Decision]:
         if self._stop is not None:
             return []
         length = self._stop_timeout if timeout is None else timeout
-        save = self.saves_at_the_end and not self._failures
-        self._stop = Stop(self._nodes, now, length, self._notes, save=save)
+        save = self.saves_at_the_end and not self.verdict.failures
+        self._stop = Stop(self._nodes, now, length, self.verdict.notes, save=save)
         return self._stop.begin()
 
     def _advance(self, now: float) -> list[Decision]:
@@ -475,15 +390,11 @@ class Supervisor:
                 decisions += stop.advance(now)
             self._leaving = [stop for stop in self._leaving if stop.phase != "ended"]
         if self._stop is None and self._all_returned():
-            self._reason = self._reason or "every run() returned"
+            self.verdict.end("finished", "every run() returned")
             decisions += self._begin_stop(now)
         if self._stop is not None:
             decisions += self._stop.advance(now)
         return decisions
-
-    def _only_consequences(self) -> bool:
-        """Whether nodes failed because another was gone, and none is known to have gone."""
-        return bool(self._failures) and all(failure.consequence for failure in self._failures)
 
     def _all_returned(self) -> bool:
         nodes = self._nodes.values()

@@ -190,7 +190,7 @@ class Watch:
             if supervisor.phase == "saving" and checkpointing.last_is_over:
                 decisions += supervisor.saved(now)
             engine.carry_out(decisions)
-            for accident in supervisor.take_accidents():
+            for accident in supervisor.verdict.take_accidents():
                 self._note(accident.failure, f"{accident.failure.reason}; {accident.what}")
             for seen in waiting:
                 seen.set()
@@ -324,7 +324,7 @@ class Watch:
 
     def _note_failures(self) -> None:
         """Failures go to the logs last: behind what their nodes printed, and never shown twice."""
-        for failure in self._supervisor.failures:
+        for failure in self._supervisor.verdict.failures:
             self._note(failure, failure.reason)
 
     def _note(self, failure: Failure, words: str) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lpml.launchers.decisions import GRACE, Decision, Failure
 from lpml.launchers.restarts import Budget
-from lpml.launchers.supervisor import PATIENCE, Supervisor
+from lpml.launchers.starting import PATIENCE
+from lpml.launchers.supervisor import Supervisor
 from lpml.resources import Restart
 
 
@@ -45,7 +46,7 @@ def test_a_program_finishes_when_every_run_has_returned() -> None:
     for node in ("a", "b", "server"):
         assert supervisor.phase == "closing"
         supervisor.exited(node, 3.0)
-    assert (supervisor.phase, supervisor.state) == ("ended", "finished")
+    assert (supervisor.phase, supervisor.verdict.state) == ("ended", "finished")
     assert supervisor.node_state("b") == "finished"
     assert supervisor.node_state("server") == "stopped"
 
@@ -64,7 +65,7 @@ def test_a_program_of_services_alone_runs_until_it_is_stopped() -> None:
     assert supervisor.next_deadline() is None
     assert supervisor.stop(1e6, "enough") == do("ask", "a") + do("close", "a")
     supervisor.exited("a", 1e6)
-    assert (supervisor.state, supervisor.reason) == ("stopped", "enough")
+    assert (supervisor.verdict.state, supervisor.verdict.reason) == ("stopped", "enough")
 
 
 def test_calls_are_served_until_every_run_has_returned() -> None:
@@ -81,26 +82,26 @@ def test_the_first_failure_stops_the_program_and_is_the_one_shown() -> None:
     supervisor.failed(Failure("b", "later", at=2.0), 2.0)
     supervisor.exited("a", 3.0, "exited with status 1", clean=False)
     supervisor.exited("b", 3.0, "exited with status 1", clean=False)
-    assert supervisor.state == "failed"
-    assert supervisor.failure is not None
-    assert supervisor.failure.reason == "boom"
-    assert supervisor.reason == "a: boom"
+    assert supervisor.verdict.state == "failed"
+    assert supervisor.verdict.failure is not None
+    assert supervisor.verdict.failure.reason == "boom"
+    assert supervisor.verdict.reason == "a: boom"
 
 
 def test_a_failure_heard_of_late_is_still_the_first() -> None:
     supervisor = running("a", "b")
     supervisor.failed(Failure("b", "later", at=2.0), 2.1)
     supervisor.failed(Failure("a", "earlier", at=1.9), 2.2)
-    assert supervisor.failure is not None
-    assert supervisor.failure.node == "a"
+    assert supervisor.verdict.failure is not None
+    assert supervisor.verdict.failure.node == "a"
 
 
 def test_a_death_is_shown_before_the_failures_of_those_who_called_the_dead() -> None:
     supervisor = running("caller", "dead")
     supervisor.failed(Failure("caller", "NodeUnavailable", at=1.0, consequence=True), 1.0)
     supervisor.exited("dead", 1.1, "killed by SIGSEGV", clean=False, at=1.05)
-    assert supervisor.failure is not None
-    assert supervisor.failure.node == "dead"
+    assert supervisor.verdict.failure is not None
+    assert supervisor.verdict.failure.node == "dead"
 
 
 def test_a_death_heard_of_last_is_still_what_the_others_failed_of() -> None:
@@ -109,8 +110,8 @@ def test_a_death_heard_of_last_is_still_what_the_others_failed_of() -> None:
     supervisor.exited("caller", 1.1, clean=False)
     assert supervisor.phase == "closing"
     supervisor.exited("dead", 1.2, "killed by SIGKILL", clean=False, at=0.9)
-    assert supervisor.failure is not None
-    assert supervisor.failure.node == "dead"
+    assert supervisor.verdict.failure is not None
+    assert supervisor.verdict.failure.node == "dead"
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -136,8 +137,8 @@ def test_a_stop_has_one_deadline_ask_interrupt_let_go_kill() -> None:
     assert supervisor.tick(10.0) == do("kill", "stuck")
     supervisor.exited("stuck", 10.1, "killed by SIGKILL", clean=False)
     assert supervisor.phase == "ended"
-    assert supervisor.state == "stopped"
-    assert supervisor.reason == "enough; stuck had to be killed"
+    assert supervisor.verdict.state == "stopped"
+    assert supervisor.verdict.reason == "enough; stuck had to be killed"
 
 
 def test_a_node_that_yields_to_the_interrupt_is_not_reported() -> None:
@@ -146,7 +147,7 @@ def test_a_node_that_yields_to_the_interrupt_is_not_reported() -> None:
     supervisor.tick(6.0)
     assert supervisor.returned("slow", 6.5) == do("close", "slow")
     supervisor.exited("slow", 6.6)
-    assert supervisor.reason == "enough"
+    assert supervisor.verdict.reason == "enough"
 
 
 def test_a_node_that_does_not_end_is_interrupted_and_then_killed() -> None:
@@ -168,7 +169,7 @@ def test_a_second_stop_can_only_shorten_the_first() -> None:
     assert supervisor.next_deadline() == pytest.approx(6.0)
     assert supervisor.stop(2.0, "now", timeout=0.0) == do("kill", "stuck")
     supervisor.exited("stuck", 2.1, "killed by SIGKILL", clean=False)
-    assert supervisor.reason == "enough; stuck had to be killed"
+    assert supervisor.verdict.reason == "enough; stuck had to be killed"
 
 
 def test_what_cannot_be_killed_is_given_up() -> None:
@@ -177,7 +178,7 @@ def test_what_cannot_be_killed_is_given_up() -> None:
     assert supervisor.next_deadline() == pytest.approx(GRACE)
     supervisor.tick(GRACE)
     assert supervisor.phase == "ended"
-    assert "dead-locked could not be killed" in supervisor.reason
+    assert "dead-locked could not be killed" in supervisor.verdict.reason
 
 
 def test_a_node_that_does_not_start_is_inspected_and_then_fails() -> None:
@@ -189,9 +190,9 @@ def test_a_node_that_does_not_start_is_inspected_and_then_fails() -> None:
     assert supervisor.overdue("slow", 5.1, "File x, line 1") == do("ask", "slow") + do(
         "close", "slow"
     )
-    assert supervisor.failure is not None
-    assert supervisor.failure.traceback == "File x, line 1"
-    assert "within 5 s" in supervisor.failure.reason
+    assert supervisor.verdict.failure is not None
+    assert supervisor.verdict.failure.traceback == "File x, line 1"
+    assert "within 5 s" in supervisor.verdict.failure.reason
 
 
 def test_the_time_for_a_constructor_counts_from_when_it_could_begin() -> None:
@@ -215,7 +216,7 @@ def test_a_node_that_does_not_even_say_where_it_hangs_fails_too() -> None:
     deadline = supervisor.next_deadline()
     assert deadline is not None
     supervisor.tick(deadline)
-    assert supervisor.state == "failed"
+    assert supervisor.verdict.state == "failed"
 
 
 def test_a_node_that_becomes_ready_in_time_after_all_does_not_fail() -> None:
@@ -225,7 +226,7 @@ def test_a_node_that_becomes_ready_in_time_after_all_does_not_fail() -> None:
     supervisor.tick(5.0)
     supervisor.ready("slow", 5.1, has_run=True)
     assert supervisor.overdue("slow", 5.2) == []
-    assert supervisor.state == "finished"
+    assert supervisor.verdict.state == "finished"
 
 
 def test_a_node_stopped_while_it_is_being_built_ends_cleanly() -> None:
@@ -234,7 +235,7 @@ def test_a_node_stopped_while_it_is_being_built_ends_cleanly() -> None:
     assert supervisor.stop(1.0, "enough") == do("ask", "a")
     assert supervisor.returned("a", 1.1) == do("close", "a")
     supervisor.exited("a", 1.2)
-    assert (supervisor.state, supervisor.node_state("a")) == ("stopped", "stopped")
+    assert (supervisor.verdict.state, supervisor.node_state("a")) == ("stopped", "stopped")
 
 
 def anything(
@@ -306,7 +307,7 @@ def test_a_node_that_dies_starts_again_after_its_pause() -> None:
     assert supervisor.tick(6.0) == [Decision("start", "a", 1)]
     supervisor.ready("a", 6.5, has_run=True)
     assert (supervisor.node_state("a"), supervisor.restarts("a")) == ("running", 1)
-    (accident,) = supervisor.take_accidents()
+    (accident,) = supervisor.verdict.take_accidents()
     assert accident.failure.reason == "killed by SIGKILL"
     assert accident.what == "restart 1 of 3 in 1 s"
     assert supervisor.phase == "running"
@@ -325,8 +326,8 @@ def test_a_node_that_fails_and_does_not_end_is_ended_and_then_given_up() -> None
     supervisor.failed(Failure("a", "boom", at=1.0), 1.0)
     assert supervisor.tick(1.0 + GRACE) == do("end", "a")
     assert do("ask", "a")[0] in supervisor.tick(1.0 + 2 * GRACE)
-    assert supervisor.failure is not None
-    assert "could not be ended" in supervisor.failure.reason
+    assert supervisor.verdict.failure is not None
+    assert "could not be ended" in supervisor.verdict.failure.reason
 
 
 def test_pauses_double_and_begin_anew_after_a_calm_while() -> None:
@@ -342,8 +343,8 @@ def test_the_failure_that_exhausts_a_budget_is_the_one_shown() -> None:
     supervisor.tick(1.0)
     supervisor.ready("a", 1.0, has_run=True)
     assert do("ask", "b")[0] in supervisor.exited("a", 2.0, "second", clean=False)
-    assert supervisor.failure is not None
-    assert supervisor.failure.reason == "second; it was restarted once, and no more may be"
+    assert supervisor.verdict.failure is not None
+    assert supervisor.verdict.failure.reason == "second; it was restarted once, and no more may be"
 
 
 def test_nodes_of_one_process_end_and_start_together() -> None:
@@ -372,8 +373,8 @@ def test_a_stateful_node_sets_all_back_if_there_is_a_checkpoint() -> None:
 def test_a_stateful_node_without_a_checkpoint_ends_the_run() -> None:
     supervisor = restarting("a", "s", policy=Restart.on_failure(), stateful=("s",))
     supervisor.exited("s", 1.0, "gone", clean=False)
-    assert supervisor.failure is not None
-    assert "no checkpoint" in supervisor.failure.reason
+    assert supervisor.verdict.failure is not None
+    assert "no checkpoint" in supervisor.verdict.failure.reason
 
 
 def test_a_node_that_always_restarts_is_retired_when_it_returns() -> None:
@@ -390,7 +391,7 @@ def test_a_stop_between_two_attempts_frees_who_waits_for_the_next() -> None:
     assert supervisor.stop(2.0, "enough") == do("give_up", "a") + do("ask", "b")
     supervisor.returned("b", 2.1)
     supervisor.exited("b", 2.2)
-    assert (supervisor.phase, supervisor.state) == ("ended", "stopped")
+    assert (supervisor.phase, supervisor.verdict.state) == ("ended", "stopped")
 
 
 def test_a_stop_may_wait_for_a_last_checkpoint() -> None:
