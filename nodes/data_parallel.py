@@ -68,4 +68,4 @@ def place(tree: Any, mesh: Mesh | None, *, divided: bool) -> Any:
     """Puts arrays that exist on the devices, divided along their first axis or whole on each."""
     if mesh is None:
         return tree
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(_AXIS if divided else None)))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*[_AXIS] * divided)))
