@@ -56,9 +56,9 @@ def by_hand(
     def tick(carry: Any, _: None) -> Any:
         params, state, observation, key = carry
         key, act_key, step_key, reset_key = jax.random.split(key, 4)
-        action, _, extras, _ = policy.act(params, act_key, observation, ())
+        output = policy.act(params, act_key, observation, ())
         keys = jax.random.split(step_key, num_envs)
-        new, seen, reward, terminated, truncated = step(state, action, keys)
+        new, seen, reward, terminated, truncated = step(state, output.action, keys)
         fresh, first = reset(jax.random.split(reset_key, num_envs))
         last = terminated | truncated
 
@@ -66,7 +66,8 @@ def by_hand(
             return jnp.where(last.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
         new = jax.tree.map(choose, fresh, new)
-        row = Step(observation, action, reward, 1.0 - last.astype(jnp.float32), extras)
+        discount = 1.0 - last.astype(jnp.float32)
+        row = Step(observation, output.action, reward, discount, output.extras)
         return (params, new, choose(first, seen), key), row
 
     def iteration(carry: Any, _: None) -> Any:
