@@ -286,7 +286,9 @@ class Asks(Waits):
 
 def test_coroutines_among_the_methods_of_a_service_are_refused() -> None:
     program = Program("p")
-    with pytest.raises(lpml.GraphError, match=r"Asks\.ask is an `async def`.*plain `def`") as caught:
+    with pytest.raises(
+        lpml.GraphError, match=r"Asks\.ask is an `async def`.*plain `def`"
+    ) as caught:
         program.add_node(Node.declare(Asks))
     assert [fault.split(" is ")[0] for fault in caught.value.faults] == [
         "asks/0: Asks.ask",
