@@ -27,6 +27,7 @@ from lpml.nodes.roles import Params
 ACTING = lpml.Resources(cpu=1, env={"JAX_CPU_ENABLE_ASYNC_DISPATCH": "false"})
 """What a node that acts needs: one CPU, on which jax computes in the thread that calls."""
 
+_RANDOM = "unsafe_rbg"
 _FLAT_BYTES = 1 << 20  # up to which a copy within the call is cheaper than handing over many arrays
 
 
@@ -97,8 +98,11 @@ class HostPolicy:
 
 
 def random_key(seed: int) -> jax.Array:
-    """A key whose numbers are made at a fraction of what jax's usual ones cost on a CPU."""
-    return jax.random.key(seed, impl="unsafe_rbg")
+    """The data of a key whose numbers cost a fraction of what jax's usual ones do on a CPU.
+
+    The data, since a call that is given a key is slower than one that is given an array.
+    """
+    return jax.random.key_data(jax.random.key(seed, impl=_RANDOM))
 
 
 def to_device(params: Params) -> Any:
@@ -129,23 +133,23 @@ def act_in(
     """A step of a policy as one function for `jit`.
 
     Returns:
-      `f(params, key, observation, state, begins) -> (action, key, extras, state, finite)`: takes
-      the state back to the initial one where `begins` `[E]`, and says where all scores are finite,
-      `[E]`. Where there is no state, `begins` is not looked at.
+      `f(params, key, observation, state, begins) -> (action, key, extras, state, finite)`, with a
+      key of `random_key`: takes the state back to the initial one where `begins` `[E]`, and says
+      where all scores are finite, `[E]`. Where there is no state, `begins` is not looked at.
     """
 
     def act(
         params: Any, key: jax.Array, observation: Any, state: PolicyState, begins: Any
     ) -> tuple[Any, ...]:
         params = params.tree if isinstance(params, Flat) else params
-        key, used = jax.random.split(key)
+        key, used = jax.random.split(jax.random.wrap_key_data(key, impl=_RANDOM))
         if jax.tree.leaves(state):
             initial = policy.init(begins.shape[0])
             state = jax.tree.map(partial(_where, begins), initial, state)
         output = policy.act(params, used, observation, state)
         axes = tuple(range(1, output.scores.ndim))
         finite = jnp.isfinite(output.scores).all(axis=axes)
-        return output.action, key, output.extras, output.state, finite
+        return output.action, jax.random.key_data(key), output.extras, output.state, finite
 
     return act
 

@@ -39,7 +39,7 @@ class VariableClient:
         source: VariableSource,
         *,
         period: int = 8,
-        interval: float = 0.02,
+        interval: float = 0.05,
         max_age: float | None = None,
         max_uses: int | None = None,
     ) -> None:
