@@ -182,6 +182,11 @@ def run_in_thread(context: lpml.Context, function: Callable[[], Any]) -> threadi
     return thread
 
 
+def until(predicate: Callable[[], bool]) -> bool:
+    pause = threading.Event()
+    return any(predicate() or pause.wait(0.01) for _ in range(1000))
+
+
 def test_a_stop_ends_an_actor_that_the_limiter_holds() -> None:
     with node("actor/0", clock=VirtualClock()) as context:
         table = replay(4)
@@ -201,6 +206,7 @@ def test_an_adder_that_loses_patience_with_the_limiter_is_no_error() -> None:
         slow = adder(table, steps_per_insert=2, timeout=0.001)
         actor = Actor(Counting(), POLICY, Source(), slow, max_steps=17)
         thread = run_in_thread(context, actor.run)
+        assert until(lambda: table.statistics().tables["t"].insert_seconds_blocked > 0.01)
         for _ in range(17):
             table.sample("t", 1, 10.0)
         thread.join(10)
