@@ -218,7 +218,11 @@ class _Now:
 
 @final
 class _Ahead:
-    """Hands in each gradient while the next is computed, on parameters that have all before it."""
+    """Hands in each gradient while the next is computed, on parameters that have all before it.
+
+    Waits for the gradient before `grads` and for the parameters that have it; `grads` may still
+    be in the making then, so that the next computation is queued when this one ends.
+    """
 
     def __init__(self, server: AbstractParameterServer) -> None:
         self._server = server
@@ -226,11 +230,9 @@ class _Ahead:
 
     def __call__(self, name: str, grads: Flat, base: Snapshot) -> Snapshot:
         last, self._last = self._last, (grads, base.version)
-        under_way = None
-        if last is not None:
-            under_way = lpml.future(self._server.exchange, name, last[0], version=last[1])
-        jax.block_until_ready(grads)
-        return base if under_way is None else under_way.result()
+        if last is None:
+            return base
+        return self._server.exchange(name, last[0], version=last[1])
 
 
 @final
