@@ -28,11 +28,16 @@ class Catch(AbstractEnvironment):
         self._num_envs = num_envs
         self._rows, self._columns = rows, columns
         self._rng = np.random.default_rng(seed)
-        self._lanes = np.arange(num_envs)
-        self._row = np.zeros(num_envs, np.int64)
-        self._column = np.zeros(num_envs, np.int64)
-        self._paddle = np.zeros(num_envs, np.int64)
-        self._begin(np.ones(num_envs, bool))
+        cells = rows * columns
+        self._first = np.arange(0, num_envs * cells, cells)  # cell of each board, all in a row
+        self._bottom = self._first + cells - columns
+        self._row = 0  # of every ball: all episodes take as many steps
+        self._column = self._paddle = np.zeros(num_envs, np.int64)
+        self._zero, self._one = np.zeros(num_envs, np.float32), np.ones(num_envs, np.float32)
+        self._none, self._all = np.zeros(num_envs, np.bool_), np.ones(num_envs, np.bool_)
+        for constant in (self._zero, self._one, self._none, self._all):
+            constant.flags.writeable = False
+        self._begin()
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -50,37 +55,33 @@ class Catch(AbstractEnvironment):
     def reset(self, seed: int | None = None) -> npt.NDArray[np.float32]:
         if seed is not None:
             self._rng = np.random.default_rng(seed)
-        self._begin(np.ones(self._num_envs, bool))
+        self._begin()
         return self._observe()
 
     def step(self, action: npt.NDArray[Any]) -> Timestep:
-        moved = self._paddle + np.asarray(action) - 1
-        self._paddle = np.clip(moved, 0, self._columns - 1)
+        moved = self._paddle + action
+        moved -= 1
+        self._paddle = np.minimum(np.maximum(moved, 0), self._columns - 1)
         self._row += 1
-        last = self._row == self._rows - 1
+        arrival = self._observe()
+        if self._row < self._rows - 1:
+            return Timestep(
+                arrival, self._zero, self._one, self._none, arrival, self._none, self._all
+            )
         caught = np.where(self._column == self._paddle, np.float32(1), np.float32(-1))
-        arrival = observation = self._observe()
-        if last.any():
-            self._begin(last)
-            observation = self._observe()
+        self._begin()
         return Timestep(
-            observation=observation,
-            reward=np.where(last, caught, np.float32(0)),
-            discount=np.where(last, np.float32(0), np.float32(1)),
-            last=last,
-            arrival=arrival,
-            begins=last,
-            valid=np.ones(self._num_envs, bool),
+            self._observe(), caught, self._zero, self._all, arrival, self._all, self._all
         )
 
-    def _begin(self, which: npt.NDArray[np.bool_]) -> None:
-        columns = self._rng.integers(self._columns, size=self._num_envs)
-        self._row = np.where(which, 0, self._row)
-        self._column = np.where(which, columns, self._column)
-        self._paddle = np.where(which, self._columns // 2, self._paddle)
+    def _begin(self) -> None:
+        self._row = 0
+        self._column = self._rng.integers(self._columns, size=self._num_envs)
+        self._paddle = np.full(self._num_envs, self._columns // 2)
 
     def _observe(self) -> npt.NDArray[np.float32]:
-        board = np.zeros((self._num_envs, self._rows, self._columns), np.float32)
-        board[self._lanes, self._row, self._column] = 1
-        board[self._lanes, self._rows - 1, self._paddle] = 1
-        return board
+        boards = np.zeros((self._num_envs, self._rows, self._columns), np.float32)
+        cells = boards.reshape(-1)
+        cells[self._first + (self._row * self._columns + self._column)] = 1
+        cells[self._bottom + self._paddle] = 1
+        return boards
