@@ -21,7 +21,7 @@ def _faults(node: str, cls: type) -> Iterator[str]:
         plain = inspect.unwrap(method) if inspect.isfunction(method) else method
         if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
             yield (
-                f"{node}: {cls.__name__}.{name} is an `async def`, and no node has an event loop "
-                "that would run it; write a plain `def` (callers may still await it, by "
-                "lpml.acall), which may call asyncio.run"
+                f"{node}: {cls.__name__}.{name} is an `async def`, but calls are served by "
+                "threads, not by an event loop; write a plain `def`, which callers may still "
+                "await (lpml.acall) and which may call asyncio.run"
             )
