@@ -34,9 +34,12 @@ if _TWO_DEVICES not in os.environ.get("XLA_FLAGS", ""):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Settings of hypothesis, where a collected test uses it."""
     if "hypothesis" in sys.modules:
-        from hypothesis import settings
+        from hypothesis import HealthCheck, settings
 
-        settings.register_profile("lpml", deadline=None, print_blob=True)
+        slow = [HealthCheck.too_slow]  # measures the machine, which may have others to serve
+        settings.register_profile(
+            "lpml", deadline=None, print_blob=True, suppress_health_check=slow
+        )
         settings.load_profile("lpml")
 
 
