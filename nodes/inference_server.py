@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 import lpml
 from lpml.nodes.acting import Policy, PolicyState
-from lpml.nodes.host_policy import act_in, check_finite, random_key, to_device
+from lpml.nodes.host_policy import ACTING, act_in, check_finite, random_key, to_device
 from lpml.nodes.roles import VariableSource
 from lpml.nodes.variables import VariableClient
 
@@ -65,6 +65,7 @@ class InferenceServer:
     """
 
     lpml_role: ClassVar[str] = "inference server"
+    lpml_resources: ClassVar[lpml.Resources] = ACTING
 
     def __init__(
         self,
