@@ -41,7 +41,7 @@ class ImpalaBuilder(AbstractBuilder):
     """
 
     name: ClassVar[str] = "impala"
-    config: ImpalaConfig = ImpalaConfig()  # noqa: RUF009 - it is frozen
+    config: ImpalaConfig = ImpalaConfig()  # noqa: RUF009 # pyright: ignore[reportIncompatibleMethodOverride] - both frozen
 
     @property
     def batches(self) -> Batches:
