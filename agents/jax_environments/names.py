@@ -56,6 +56,8 @@ def vectorised(name: str) -> Callable[[int, int], VectorSimulator]:
 def _gymnax(name: str) -> AbstractSimulation:
     try:
         from lpml.agents.jax_environments.gymnax import make_gymnax
+
+        return make_gymnax(name)
     except ModuleNotFoundError as error:
         if error.name != "gymnax":
             raise
@@ -64,4 +66,3 @@ def _gymnax(name: str) -> AbstractSimulation:
             f"{closest(name.partition('/')[2], [n.partition('/')[2] for n in SIMULATIONS])} (of "
             "lpml's own)"
         ) from error
-    return make_gymnax(name)
