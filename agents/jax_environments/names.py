@@ -36,11 +36,11 @@ def simulation_named(name: str) -> AbstractSimulation:
     found = SIMULATIONS.get(name) or SIMULATIONS.get(f"jax/{name}")
     if found is not None:
         return found()
-    short = {known.partition("/")[2]: known for known in SIMULATIONS}
-    near = closest(name.partition("/")[2] or name, [*SIMULATIONS, *short])
+    own = name.rpartition("/")[2]
+    near = closest(own, [known.partition("/")[2] for known in SIMULATIONS])
     raise UsageError(
-        f"simulation {name!r} is none of lpml's own, {', '.join(SIMULATIONS)}{near} If it is one "
-        f"of gymnax: pip install 'gymnax>=1.0', and name it 'gymnax/{name}'"
+        f"simulation {name!r} is none of lpml's own{near}{'' if near.endswith('?') else '.'} If it "
+        f"is one of gymnax, name it 'gymnax/{own}': pip install 'gymnax>=1.0'"
     )
 
 

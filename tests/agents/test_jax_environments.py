@@ -100,11 +100,11 @@ def test_each_is_an_environment_of_the_host_by_name(name: str) -> None:
 
 
 def test_names_that_nobody_knows_bring_near_ones_and_what_to_install() -> None:
-    with pytest.raises(lpml.UsageError, match=r"did you mean '(jax/)?CartPole-v1'.*pip install"):
+    with pytest.raises(lpml.UsageError, match=r"did you mean 'CartPole-v1'.*pip install"):
         simulation_named("CartPol-v1")
     with pytest.raises(lpml.UsageError, match=r"needs gymnax.*pip install 'gymnax"):
         simulation_named("gymnax/Acrobot-v1")
-    with pytest.raises(lpml.UsageError, match="did you mean 'jax/Catch'"):
+    with pytest.raises(lpml.UsageError, match="did you mean 'Catch'"):
         make_environment("jax/Cach")
 
 
