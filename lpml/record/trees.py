@@ -134,7 +134,7 @@ class _Writer:
         if isinstance(value, enum.Enum):
             return {"enum": _name(kind, path), "value": value.name}
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return self._object(value, value._fields, path)
+            return self._object(value, getattr(value, "_fields"), path)  # noqa: B009 - pyright
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             names = tuple(field.name for field in dataclasses.fields(value) if field.init)
             return self._object(value, names, path)

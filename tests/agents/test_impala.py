@@ -396,7 +396,7 @@ def test_the_learning_rate_falls_to_zero_in_a_line() -> None:
     state, sizes = optimizer.init(params), []
     for _ in range(6):
         change, state = optimizer.update(jnp.full((1,), 0.5), state, params)
-        sizes.append(-float(change[0]) / SMALL.learning_rate)
+        sizes.append(-np.asarray(change).item() / SMALL.learning_rate)
     np.testing.assert_allclose(sizes, [1, 0.75, 0.5, 0.25, 0, 0], rtol=1e-3)
 
 

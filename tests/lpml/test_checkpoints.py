@@ -85,7 +85,7 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
     for key in (7, ("key", 1), "text"):
         assert found[key].dtype == tree[key].dtype
         assert np.array_equal(found[key], tree[key])
-    assert isinstance(found[("key", 1)], np.float32)
+    assert type(found[("key", 1)]) is np.float32
 
 
 def test_arrays_and_keys_of_jax_come_back_as_such(tmp_path: Path) -> None:
