@@ -75,8 +75,7 @@ def test_it_asks_every_so_many_polls_and_not_more_often_than_the_interval() -> N
         for _ in range(4):
             client.poll()
         assert source.pulls == 2
-        client.poll()
-        assert until(lambda: source.pulls == 3)
+        assert until(lambda: (client.poll(), source.pulls == 3)[1])
 
 
 def test_parameters_that_are_too_old_are_waited_for() -> None:
