@@ -12,9 +12,12 @@ the highest priority of its table, not its own error as in Horgan et al.; explor
 updates of the learner, which stand for steps in the proportion of `samples_per_insert`, so that
 every actor, also one that was restarted, explores alike.
 
-The curve to expect, with the defaults on CartPole-v1 in 8 environments: about 20 until 4 000
-steps, above 200 from about 10 000, and 475 to 500 between 10 000 and 40 000 steps; greedy episodes
-fall back to 200 or so now and then, which the target network mends within 1 000 updates.
+The curve to expect, with the defaults on CartPole-v1 in 8 or 16 environments, greedy: about 10
+until 2 000 steps, 200 to 350 from 3 000 on, and 475 between 8 000 and 25 000, for all of five seeds.
+After that it stays near 500; now and then an evaluation falls to 200 and the next is back. Catch is
+played without a fault after 2 000 to 4 000 steps. Without the refinements (one step, uniform, one
+network, one stream; targets every 200 updates, 50 000 items) CartPole stays below 300 and falls to
+100.
 """
 
 from lpml.agents.dqn.builder import DQNBuilder as DQNBuilder
