@@ -13,7 +13,7 @@ updates of the learner, which stand for steps in the proportion of `samples_per_
 every actor, also one that was restarted, explores alike.
 
 The curve to expect, with the defaults on CartPole-v1 in 8 or 16 environments, greedy: about 10
-until 2 000 steps, 200 to 350 from 3 000 on, and 475 between 8 000 and 25 000, for all of five seeds.
+until 2 000 steps, 200 to 350 from 3 000 on, 475 after 8 000 to 25 000, in five of five seeds.
 After that it stays near 500; now and then an evaluation falls to 200 and the next is back. Catch is
 played without a fault after 2 000 to 4 000 steps. Without the refinements (one step, uniform, one
 network, one stream; targets every 200 updates, 50 000 items) CartPole stays below 300 and falls to
