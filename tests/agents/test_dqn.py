@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import lpml
+from lpml.agents import make_environment, train
 from lpml.agents.dqn import DQNBuilder, DQNConfig, losses
 from lpml.agents.dqn.builder import TABLE, exploration, explore
 from lpml.agents.dqn.networks import combine, make_network
@@ -172,12 +173,12 @@ def test_the_mean_of_dueling_values_is_the_value_stream() -> None:
 # updates
 
 
-def reference_loss(network: Any, config: DQNConfig, params: Any, target: Any, e: Experience) -> Any:
+def reference_loss(apply: Any, config: DQNConfig, params: Any, target: Any, e: Experience) -> Any:
     """The loss and the errors, in float64 from the values of the network."""
     data, rows = e.data, np.arange(len(e.probability))
-    q, q_t = (network.apply(params, x) for x in (data.observation, data.next_observation))
+    q, q_t = (apply(params, x) for x in (data.observation, data.next_observation))
     q, q_t = np.asarray(q, np.float64), np.asarray(q_t, np.float64)
-    target_q = np.asarray(network.apply(target, data.next_observation), np.float64)
+    target_q = np.asarray(apply(target, data.next_observation), np.float64)
     chosen = (q_t if config.double else target_q).argmax(1)
     error = data.reward + data.discount * target_q[rows, chosen] - q[rows, data.action]
     size = np.abs(error)
@@ -188,15 +189,14 @@ def reference_loss(network: Any, config: DQNConfig, params: Any, target: Any, e:
 
 @pytest.mark.parametrize("double", [True, False])
 def test_an_update_has_the_loss_and_the_priorities_of_its_errors(double: bool) -> None:
-    config = dataclasses.replace(SMALL, double=double, target_period=3)
+    config = dataclasses.replace(SMALL, double=double)
     algorithm = DQNBuilder(config).algorithm(make_spec())
-    network, update = make_network(make_spec(), config), jax.jit(algorithm.update)
-    state = algorithm.init(jax.random.key(0))
-    for seed in range(5):  # the target network is another one in between
+    apply, update = jax.jit(make_network(make_spec(), config).apply), jax.jit(algorithm.update)
+    state, other = (jax.jit(algorithm.init)(jax.random.key(seed)) for seed in (0, 1))
+    state = state._replace(target_params=other.params)
+    for seed in range(3):
         experience = make_experience(seed)
-        value, error = reference_loss(
-            network, config, state.params, state.target_params, experience
-        )
+        value, error = reference_loss(apply, config, state.params, other.params, experience)
         state, outcome = update(state, experience)
         assert float(outcome.metrics["loss"]) == pytest.approx(value, rel=1e-5)
         expected = np.abs(error) + config.min_priority
@@ -340,3 +340,36 @@ def test_continuous_actions_are_refused() -> None:
     for make in (DQNBuilder().tables, DQNBuilder().policy, DQNBuilder().algorithm):
         with pytest.raises(lpml.UsageError, match=r"toy.*continuous.*ppo"):
             make(spec)
+
+
+# what it learns
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_refinements_together_solve_cartpole_where_plain_dqn_does_not() -> None:
+    pytest.importorskip("gymnasium")
+    plain = DQNConfig(
+        double=False,
+        dueling=False,
+        n_step=1,
+        priority_exponent=0.0,
+        importance_exponent=0.0,
+        target_period=200,
+        replay_size=50_000,
+    )
+
+    def best(config: DQNConfig, num_steps: int) -> float:
+        result = train(
+            DQNBuilder(config),
+            make_environment("CartPole-v1", 8, 0),
+            num_steps=num_steps,
+            eval_environment=make_environment("CartPole-v1", 20, 1),
+            evaluate_every=2000,
+            stop_return=475.0,
+        )
+        return max(value for _, value in result.curve)
+
+    solved = best(DQNConfig(), 60_000)
+    assert solved >= 475
+    assert solved > best(plain, 30_000) + 100

@@ -43,7 +43,8 @@ def test_it_refuses_continuous_actions() -> None:
         dqn.program("Pendulum-v1")
 
 
-@pytest.mark.parametrize("launch", ["test", pytest.param("local_mp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", ["test", "local_mp"])
 def test_it_stops_after_its_steps_and_leaves_a_policy(launch: str, runs: Path) -> None:
     program = dqn.program(
         "Catch", target_return=2.0, max_actor_steps=600, evaluation_episodes=5, config=QUICK
