@@ -81,6 +81,11 @@ class Made(NamedTuple):
     network: Network
 
 
+def quick_jit(function: Any) -> Any:
+    """Compiled sooner, for what runs a few times."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
+
+
 @functools.cache
 def made(kind: str) -> Made:
     """Of the small agent; compiled once for all tests."""
@@ -89,13 +94,13 @@ def made(kind: str) -> Made:
     reward = matched if spec.num_actions else near
     network = make_network(SMALL, spec)
     return Made(
-        init=jax.jit(algorithm.init),
-        update=jax.jit(algorithm.update),
+        init=quick_jit(algorithm.init),
+        update=quick_jit(algorithm.update),
         variables=algorithm.variables,
-        act=jax.jit(builder.policy(spec).act),
-        evaluate=jax.jit(builder.policy(spec, evaluation=True).act),
-        rollouts=jax.jit(functools.partial(rollouts, builder, spec, reward)),
-        network=dataclasses.replace(network, apply=jax.jit(network.apply)),
+        act=quick_jit(builder.policy(spec).act),
+        evaluate=quick_jit(builder.policy(spec, evaluation=True).act),
+        rollouts=quick_jit(functools.partial(rollouts, builder, spec, reward)),
+        network=dataclasses.replace(network, apply=quick_jit(network.apply)),
     )
 
 
@@ -215,7 +220,7 @@ def test_advantages_of_windows_from_the_replay_are_those_of_the_episodes() -> No
         unroll_length=4, batch_size=4, hidden=(8,), minibatches=1, normalise_returns=False
     )
     builder = PPOBuilder(config)
-    state = jax.jit(builder.algorithm(DISCRETE).init)(jax.random.key(0))
+    state = quick_jit(builder.algorithm(DISCRETE).init)(jax.random.key(0))
     network = make_network(config, DISCRETE)
     replay = Replay(builder.tables(DISCRETE))
     adder = Adder(replay, builder.cuts(DISCRETE))
@@ -298,8 +303,8 @@ def test_the_learning_rate_falls_to_its_last() -> None:
         anneal_to=0.0,
     )
     algorithm = PPOBuilder(config).algorithm(DISCRETE)
-    update = jax.jit(algorithm.update)
-    state = jax.jit(algorithm.init)(jax.random.key(0))
+    update = quick_jit(algorithm.update)
+    state = quick_jit(algorithm.init)(jax.random.key(0))
     _, experience = started("discrete")
     changed = []
     for _ in range(3):

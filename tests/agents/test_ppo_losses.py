@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpml.agents.ppo import losses
@@ -66,6 +66,7 @@ _jitted = jax.jit(functools.partial(losses.generalised_advantages, lambda_=LAMBD
     st.lists(st.sampled_from(["goes on", "goes on", "ends", "cut off"]), min_size=9, max_size=9),
     st.integers(0, 99),
 )
+@settings(deadline=None)  # the first compiles
 def test_advantages_are_those_of_each_episode_alone(ends: list[str], seed: int) -> None:
     rows = window(ends, 10, seed)
     np.testing.assert_allclose(advantages(*rows), advantages_by_episode(*rows), atol=2e-6)
