@@ -45,6 +45,7 @@ class Event:
     traceback: str = ""
     has_run: bool = False
     consequence: bool = False
+    hopeless: bool = False
     clean: bool = True
     phase: str = ""
     """Of a cut: which order was answered."""

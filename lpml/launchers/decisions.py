@@ -44,6 +44,7 @@ class Failure:
       traceback: its traceback or "".
       at: when it happened, in the launcher's time.
       consequence: whether it only says that another node was gone (NodeUnavailable).
+      hopeless: whether another attempt would end in the same way.
     """
 
     node: str
@@ -51,6 +52,7 @@ class Failure:
     traceback: str = ""
     at: float = 0.0
     consequence: bool = False
+    hopeless: bool = False
 
 
 @final

@@ -10,6 +10,7 @@ from lpml.errors import (
     CallTimeout,
     Error,
     NodeUnavailable,
+    NotFinite,
     ProgramStopped,
     RemoteError,
 )
@@ -78,6 +79,11 @@ def is_consequence(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Whether another attempt would end in the same way: numbers that are not finite stay so."""
+    return isinstance(error, NotFinite)
 
 
 def in_one_line(error: BaseException) -> str:

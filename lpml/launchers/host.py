@@ -137,6 +137,7 @@ class Host:
             text=f"{doing} raised {exits.in_one_line(error)}",
             traceback=exits.format_traceback(error, (__file__,)),
             consequence=exits.is_consequence(error),
+            hopeless=exits.is_hopeless(error),
         )
         self._report(event)
         self.close()

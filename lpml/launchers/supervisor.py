@@ -14,6 +14,7 @@ and from there as `stopping` says.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, final
 
@@ -198,9 +199,9 @@ class Supervisor:
             return []
         known.working = False
         # What was never up before and raises is a mistake that another attempt would repeat.
-        hopeless = known.ready_at is None and not self.restarts(failure.node)
-        hopeless = hopeless and not failure.consequence
-        return self._judge(failure, now, hopeless=hopeless) + self._advance(now)
+        if known.ready_at is None and not self.restarts(failure.node) and not failure.consequence:
+            failure = dataclasses.replace(failure, hopeless=True)
+        return self._judge(failure, now) + self._advance(now)
 
     def exited(
         self, node: str, now: float, how: str = "", *, clean: bool = True, at: float | None = None
@@ -302,7 +303,7 @@ class Supervisor:
 
     # Restarts.
 
-    def _judge(self, failure: Failure, now: float, *, hopeless: bool = False) -> list[Decision]:
+    def _judge(self, failure: Failure, now: float) -> list[Decision]:
         """What a failure means: a restart, or the end of the run."""
         name = failure.node
         known = self._nodes[name]
@@ -312,7 +313,7 @@ class Supervisor:
             self.verdict.survive(Accident(failure, "it was leaving the program"))
             return []
         budget = known.budget
-        covered = self._stop is None and not hopeless and budget.covers(failed=True)
+        covered = self._stop is None and not failure.hopeless and budget.covers(failed=True)
         if covered and (name not in self._stateful or self.has_cut):
             back = name in self._stateful
             pause = budget.spend(_served(known, now))
@@ -325,7 +326,7 @@ class Supervisor:
             return self._groups.gather(name, names, pause, now, back=back)
         if covered:
             failure = _because(failure, _NO_CUT)
-        elif budget.used and self._stop is None:
+        elif budget.used and self._stop is None and not failure.hopeless:
             times = "once" if budget.used == 1 else f"{budget.used} times"
             failure = _because(failure, f"it was restarted {times}, and no more may be")
         known.state = "failed"
@@ -407,5 +408,4 @@ def _served(node: NodeRecord, now: float) -> float:
 
 
 def _because(failure: Failure, more: str) -> Failure:
-    reason = f"{failure.reason}; {more}"
-    return Failure(failure.node, reason, failure.traceback, failure.at, failure.consequence)
+    return dataclasses.replace(failure, reason=f"{failure.reason}; {more}")

@@ -222,7 +222,14 @@ class Watch:
         if event.what == "returned":
             return supervisor.returned(event.node, now)
         if event.what == "failed":
-            failure = Failure(event.node, event.text, event.traceback, event.at, event.consequence)
+            failure = Failure(
+                event.node,
+                event.text,
+                event.traceback,
+                event.at,
+                consequence=event.consequence,
+                hopeless=event.hopeless,
+            )
             return supervisor.failed(failure, now)
         if event.what == "exited":
             return supervisor.exited(event.node, now, event.text, clean=event.clean, at=event.at)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import lpml
+from lpml.errors import NotFinite
 from lpml.launchers import NodeStatus, Run
 from tests.tables import LAUNCHERS
 
@@ -98,6 +99,20 @@ class Misused:
 def test_a_constructor_that_raises_at_once_is_not_tried_again(start: Launch) -> None:
     run = start(program_of(lpml.Node(Misused), restart=quickly()))
     with pytest.raises(lpml.NodeError, match="a wrong argument"):
+        run.wait(30.0)
+    assert node_of(run).restarts == 0
+
+
+class Diverges:
+    """Finds that its numbers are not finite."""
+
+    def run(self) -> None:
+        raise NotFinite("scores are not finite at step 7")
+
+
+def test_numbers_that_are_not_finite_end_the_run_whatever_the_policy(start: Launch) -> None:
+    run = start(program_of(lpml.Node(Diverges), restart=quickly()))
+    with pytest.raises(lpml.NodeError, match="not finite at step 7"):
         run.wait(30.0)
     assert node_of(run).restarts == 0
 
