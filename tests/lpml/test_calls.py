@@ -508,6 +508,9 @@ def test_a_killed_node_fails_its_pending_calls_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings(  # of jax, where another test has used it
+    "ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_a_forked_process_makes_a_connection_of_its_own(remote: Any) -> None:
     assert remote.echo(1) == 1
     pid = os.fork()
