@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,3 +72,8 @@ class AbstractBuilder(ABC):
     @abstractmethod
     def algorithm(self, spec: EnvironmentSpec) -> Algorithm:
         """How to learn."""
+
+
+def seeded(tables: Sequence[TableConfig], seed: int) -> list[TableConfig]:
+    """The same tables with random numbers of their own for each seed."""
+    return [dataclasses.replace(table, seed=table.seed + seed) for table in tables]

@@ -19,6 +19,17 @@ OWN: dict[str, Callable[[int, int], AbstractEnvironment]] = {
 }
 """Environments of lpml itself."""
 
+_SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95, "GridWorld": 0.9, "Pendulum-v1": -200.0}
+
+
+def solved_at(name: str) -> float | None:
+    """The mean return at which an environment counts as solved; `None` where that is not known.
+
+    Args:
+      name: as `make_environment` takes it.
+    """
+    return _SOLVED.get(name.removeprefix("jax/").removeprefix("lpml/"))
+
 
 def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnvironment:
     """E environments of one kind.

@@ -20,6 +20,7 @@ import numpy as np
 from lpml.agents.builder import AbstractBuilder
 from lpml.errors import UsageError
 from lpml.nodes import simulation
+from lpml.nodes.compiling import run_once
 from lpml.nodes.data_parallel import make_mesh, place, replicate, spread, tracing_over
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.learning import LearnerState
@@ -114,10 +115,7 @@ class Fused:
             simulated = Simulated(lanes, policy, policy_key)
             return AnakinState(simulated, learner, bad, jnp.zeros((), jnp.int32))
 
-        # It runs only once: compiled without optimisation, which takes half the time.
-        lowered = jax.jit(made).lower(np.uint32(seed & 0xFFFFFFFF))
-        once = lowered.compile(compiler_options={"xla_backend_optimization_level": "0"})
-        return self.placed(once(np.uint32(seed & 0xFFFFFFFF)))
+        return self.placed(run_once(made, np.uint32(seed & 0xFFFFFFFF)))
 
     def placed(self, state: AnakinState) -> AnakinState:
         """The state divided among the devices."""

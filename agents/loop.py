@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
-from lpml.agents.builder import AbstractBuilder
+from lpml.agents.builder import AbstractBuilder, seeded
 from lpml.errors import UsageError
 from lpml.nodes.actor import Actor
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec
@@ -22,7 +21,6 @@ from lpml.nodes.replay import (
     ReplayTimeout,
     Sample,
     Signature,
-    TableConfig,
 )
 from lpml.nodes.roles import Params
 
@@ -88,7 +86,7 @@ def train(
       UsageError: the limiters let it neither act nor learn.
     """
     spec = environment.spec
-    tables = _seeded(builder.tables(spec), seed)
+    tables = seeded(builder.tables(spec), 7919 * seed)
     replay = Replay(tables)
     batches = builder.batches
     learner = Learner(
@@ -143,11 +141,6 @@ def train(
         learner.statistics().updates,
         tuple(actor.returns),
     )
-
-
-def _seeded(tables: list[TableConfig], seed: int) -> list[TableConfig]:
-    """The same tables with draws of their own for each seed."""
-    return [dataclasses.replace(table, seed=table.seed + 7919 * seed) for table in tables]
 
 
 @final

@@ -1,11 +1,15 @@
-"""Compilation that a stop of the program does not have to wait for."""
+"""Compilation: what runs once is not optimised, and a stop does not wait for what lasts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import jax
 
 import lpml
+
+T = TypeVar("T")
 
 
 def in_background(function: Callable[..., object], *args: Any) -> None:
@@ -26,3 +30,10 @@ def in_background(function: Callable[..., object], *args: Any) -> None:
     with changed:
         changed.wait_for(future.done)
     future.result()
+
+
+def run_once(function: Callable[..., T], *args: Any) -> T:
+    """What the function, for `jit`, returns; compiled without optimisation, in half the time."""
+    lowered = jax.jit(function).lower(*args)
+    result: T = lowered.compile(compiler_options={"xla_backend_optimization_level": "0"})(*args)
+    return result

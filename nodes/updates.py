@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpml.errors import UsageError
+from lpml.nodes.compiling import run_once
 from lpml.nodes.flat import Flat
 from lpml.nodes.learning import Algorithm, Experience, LearnerState, Update
 
@@ -45,22 +47,12 @@ class Functions(NamedTuple):
             return Flat.of(params) if flat else params
 
         return cls(
-            _once(lambda key: pack(init(key))),
+            partial(run_once, lambda key: pack(init(key))),
             jax.jit(update, donate_argnums=0),
             jax.jit(copy),
             jax.jit(pack),
             jax.jit(variables),
         )
-
-
-def _once(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
-    """A function that runs only once: compiled without optimisation, which takes half the time."""
-
-    def call(key: jax.Array) -> Any:
-        lowered = jax.jit(function).lower(key)
-        return lowered.compile(compiler_options={"xla_backend_optimization_level": "0"})(key)
-
-    return call
 
 
 def many_updates(

@@ -6,14 +6,13 @@ Reference: Hoffman et al., "Acme: A Research Framework for Distributed Reinforce
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
 import numpy as np
 
 import lpml
-from lpml.agents.builder import AbstractBuilder
+from lpml.agents.builder import AbstractBuilder, seeded
 from lpml.agents.environments import make_environment
 from lpml.agents.saved import save_policy
 from lpml.errors import UsageError
@@ -24,8 +23,8 @@ from lpml.nodes.evaluator import Evaluator
 from lpml.nodes.experience import example_batch
 from lpml.nodes.inference_server import InferenceServer, RemotePolicy
 from lpml.nodes.learner import Learner
-from lpml.nodes.replay import AbstractReplay, Adder, Prefetcher, Replay, ReplayShards, TableConfig
-from lpml.nodes.roles import Params
+from lpml.nodes.replay import AbstractReplay, Adder, Prefetcher, Replay, ReplayShards
+from lpml.nodes.roles import Params, VariableSource
 from lpml.nodes.stopper import Stopper
 
 
@@ -81,22 +80,16 @@ def actor_learner(
     spec = find_spec(environment)
     tables = builder.tables(spec)  # faults show here, before anything is started
     p = lpml.Program(builder.name)
-    with p.group("counter", resources=lpml.Resources(cpu=0.1)):
-        counter = p.add_node(lpml.Node(Counter))
-    with p.group("stopper", resources=lpml.Resources(cpu=0.1)):
-        stopper = p.add_node(
-            lpml.Node(
-                Stopper,
-                counter,
-                max_steps=max_actor_steps,
-                max_seconds=max_seconds,
-                target_return=target_return,
-                min_episodes=evaluation_episodes,
-            )
-        )
+    counter, stopper = add_limits(
+        p,
+        max_actor_steps=max_actor_steps,
+        max_seconds=max_seconds,
+        target_return=target_return,
+        episodes=evaluation_episodes,
+    )
     with p.group("replay"):
         shards = [
-            p.add_node(lpml.Node(Replay, _drawing(tables, _seed(seed, shard))))
+            p.add_node(lpml.Node(Replay, seeded(tables, _seed(seed, shard))))
             for shard in range(num_replays)
         ]
     replay: AbstractReplay = shards[0] if num_replays == 1 else ReplayShards(shards)
@@ -139,20 +132,75 @@ def actor_learner(
                 )
             )
     if evaluation_episodes:
-        with p.group("evaluator"):
-            p.add_node(
-                lpml.Node(
-                    make_evaluator,
-                    builder,
-                    environment,
-                    learner,
-                    counter,
-                    stopper,
-                    episodes=evaluation_episodes,
-                    seed=seed,
-                )
-            )
+        add_evaluator(
+            p,
+            builder,
+            environment,
+            learner,
+            counter,
+            stopper,
+            episodes=evaluation_episodes,
+            seed=seed,
+        )
     return p
+
+
+def add_limits(
+    p: lpml.Program,
+    *,
+    max_actor_steps: int | None,
+    max_seconds: float | None,
+    target_return: float | None,
+    episodes: int,
+) -> tuple[Counter, Stopper]:
+    """Adds the node that counts, and the one that stops the program.
+
+    Args:
+      p: the program.
+      max_actor_steps, max_seconds, target_return: to stop after; `None` = without end.
+      episodes: over which the return must be that good, at least.
+    """
+    with p.group("counter", resources=lpml.Resources(cpu=0.1)):
+        counter = p.add_node(lpml.Node(Counter))
+    with p.group("stopper", resources=lpml.Resources(cpu=0.1)):
+        stopper = p.add_node(
+            lpml.Node(
+                Stopper,
+                counter,
+                max_steps=max_actor_steps,
+                max_seconds=max_seconds,
+                target_return=target_return,
+                min_episodes=episodes,
+            )
+        )
+    return counter, stopper
+
+
+def add_evaluator(
+    p: lpml.Program,
+    builder: AbstractBuilder,
+    environment: str,
+    learner: VariableSource,
+    counter: Counter,
+    stopper: Stopper,
+    *,
+    episodes: int,
+    seed: int,
+) -> None:
+    """Adds the node that evaluates the policy of the learner over so many episodes."""
+    with p.group("evaluator"):
+        p.add_node(
+            lpml.Node(
+                make_evaluator,
+                builder,
+                environment,
+                learner,
+                counter,
+                stopper,
+                episodes=episodes,
+                seed=seed,
+            )
+        )
 
 
 def find_spec(environment: str) -> EnvironmentSpec:
@@ -251,16 +299,15 @@ def make_inference_server(
 
 
 def _example_params(builder: AbstractBuilder, spec: EnvironmentSpec) -> Params:
-    """Zeros of the shapes and types of what the policy takes."""
+    """The shapes and types of what the policy takes, a tree of `jax.ShapeDtypeStruct`."""
     algorithm = builder.algorithm(spec)
-    shapes = jax.eval_shape(lambda: algorithm.variables(algorithm.init(jax.random.key(0))))
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.eval_shape(lambda: algorithm.variables(algorithm.init(jax.random.key(0))))
 
 
 def make_evaluator(
     builder: AbstractBuilder,
     environment: str,
-    learner: Learner,
+    learner: VariableSource,
     counter: Counter,
     stopper: Stopper,
     *,
@@ -285,8 +332,3 @@ def _seed(seed: int, actor: int) -> int:
     """Of one actor, or of the evaluator (-1): others than those of any other."""
     state: int = np.random.SeedSequence([seed, actor + 1]).generate_state(1)[0].item()
     return state & 0x7FFFFFFF
-
-
-def _drawing(tables: list[TableConfig], seed: int) -> list[TableConfig]:
-    """The same tables with random numbers of their own."""
-    return [dataclasses.replace(table, seed=table.seed + seed) for table in tables]

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import lpml
 from lpml.agents.dqn import DQNBuilder, DQNConfig
+from lpml.agents.environments import solved_at
 from lpml.programs.actor_learner import actor_learner
-
-SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95}
-"""Mean returns at which an environment counts as solved."""
 
 
 def program(
@@ -54,7 +52,7 @@ def program(
         num_replays=num_replays,
         num_inference_servers=num_inference_servers,
         evaluation_episodes=evaluation_episodes,
-        target_return=SOLVED.get(env) if target_return is None else target_return,
+        target_return=solved_at(env) if target_return is None else target_return,
         max_actor_steps=max_actor_steps,
         max_seconds=max_seconds,
         learner_gpu=learner_gpu,

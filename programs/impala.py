@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 
 import lpml
+from lpml.agents.environments import solved_at
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.programs.actor_learner import actor_learner
-
-SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95}
-"""Mean returns at which an environment counts as solved."""
 
 REWARD_SCALE = {"CartPole-v1": 0.1}
 """By which rewards are multiplied where returns are too large to be learned as they are."""
@@ -55,7 +53,7 @@ def program(
         envs_per_actor=envs_per_actor,
         num_inference_servers=num_inference_servers,
         evaluation_episodes=evaluation_episodes,
-        target_return=SOLVED.get(env) if target_return is None else target_return,
+        target_return=solved_at(env) if target_return is None else target_return,
         max_actor_steps=max_actor_steps,
         max_seconds=max_seconds,
         learner_gpu=learner_gpu,

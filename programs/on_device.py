@@ -14,30 +14,23 @@ from typing import Literal
 import lpml
 from lpml.agents.anakin import Anakin
 from lpml.agents.builder import AbstractBuilder
+from lpml.agents.environments import solved_at
 from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.agents.jax_environments import simulation_named
 from lpml.agents.ppo import PPOBuilder, PPOConfig
 from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
-from lpml.nodes.evaluator import Evaluator
 from lpml.nodes.simulation import AbstractSimulation
-from lpml.nodes.simulator import VectorSimulator
-from lpml.nodes.stopper import Stopper
-from lpml.programs.actor_learner import leave_policy
+from lpml.programs.actor_learner import add_evaluator, add_limits, leave_policy
 from lpml.programs.impala import config_for
 from lpml.programs.ppo import adapted
-
-SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95, "Pendulum-v1": -200.0, "GridWorld": 0.9}
-"""Mean returns at which an environment counts as solved."""
-
-_EVALUATION = 104_729  # between the seed of the learner and that of the evaluator
 
 
 def program(
     agent: Literal["ppo", "impala"] = "ppo",
     env: str = "CartPole-v1",
-    num_envs: int | None = None,
+    num_envs: int = 32,
     iterations: int = 8,
     target_return: float | None = None,
     max_actor_steps: int | None = 5_000_000,
@@ -56,7 +49,7 @@ def program(
     Args:
       agent: ppo or impala.
       env: CartPole-v1, Catch, GridWorld, Pendulum-v1, or gymnax/NAME.
-      num_envs: environments, stepped together on the device; without it 32.
+      num_envs: environments, stepped together on the device.
       iterations: rollouts, and updates from them, of one call of the device.
       target_return: ends the program when the evaluator's mean return reaches it; without it 475
         on CartPole-v1, 0.95 on Catch, -200 on Pendulum-v1, 0.9 on GridWorld, elsewhere never.
@@ -71,28 +64,22 @@ def program(
     Raises:
       UsageError: there is no such environment or agent, or the numbers do not fit together.
     """
-    environment = simulation_named(env)
-    builder = make_builder(agent, env, num_envs or 32, ppo, impala)
+    name = env if env.startswith(("jax/", "gymnax/")) else f"jax/{env}"
+    environment = simulation_named(name)
+    builder = make_builder(agent, env, num_envs, ppo, impala)
     if iterations < 1 or evaluation_episodes < 1:
         raise UsageError(
             f"iterations={iterations}, evaluation_episodes={evaluation_episodes}: give at least 1"
         )
     builder.policy(environment.spec)  # faults show here, before anything is started
-    known = SOLVED.get(env.removeprefix("jax/"))
     p = lpml.Program("anakin")
-    with p.group("counter", resources=lpml.Resources(cpu=0.1)):
-        counter = p.add_node(lpml.Node(Counter))
-    with p.group("stopper", resources=lpml.Resources(cpu=0.1)):
-        stopper = p.add_node(
-            lpml.Node(
-                Stopper,
-                counter,
-                max_steps=max_actor_steps,
-                max_seconds=max_seconds,
-                target_return=known if target_return is None else target_return,
-                min_episodes=evaluation_episodes,
-            )
-        )
+    counter, stopper = add_limits(
+        p,
+        max_actor_steps=max_actor_steps,
+        max_seconds=max_seconds,
+        target_return=solved_at(name) if target_return is None else target_return,
+        episodes=evaluation_episodes,
+    )
     with p.group("learner", resources=lpml.Resources(cpu=1, gpu=gpu)):
         learner = p.add_node(
             lpml.Node(
@@ -105,19 +92,9 @@ def program(
                 seed=seed,
             )
         )
-    with p.group("evaluator"):
-        p.add_node(
-            lpml.Node(
-                make_evaluator,
-                builder,
-                environment,
-                learner,
-                counter,
-                stopper,
-                episodes=evaluation_episodes,
-                seed=seed + _EVALUATION,
-            )
-        )
+    add_evaluator(
+        p, builder, name, learner, counter, stopper, episodes=evaluation_episodes, seed=seed
+    )
     return p
 
 
@@ -143,7 +120,7 @@ def make_anakin(
     environment: AbstractSimulation,
     counter: Counter,
     *,
-    num_envs: int | None,
+    num_envs: int,
     iterations: int,
     seed: int,
 ) -> Anakin:
@@ -153,27 +130,4 @@ def make_anakin(
         seed=seed,
         counter=counter,
         at_end=functools.partial(leave_policy, builder, environment.spec),
-    )
-
-
-def make_evaluator(
-    builder: AbstractBuilder,
-    environment: AbstractSimulation,
-    learner: Anakin,
-    counter: Counter,
-    stopper: Stopper,
-    *,
-    episodes: int,
-    seed: int,
-) -> Evaluator:
-    """Plays whole episodes without exploration, all at once where there are few."""
-    made = VectorSimulator(environment, min(episodes, 20), seed)
-    return Evaluator(
-        made,
-        builder.policy(made.spec, evaluation=True),
-        learner,
-        episodes=episodes,
-        counter=counter,
-        stopper=stopper,
-        seed=seed,
     )

@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 
 import lpml
+from lpml.agents.environments import solved_at
 from lpml.agents.ppo import PPOBuilder, PPOConfig, recommended
 from lpml.programs.actor_learner import actor_learner
-
-SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95, "Pendulum-v1": -200.0}
-"""Mean returns at which an environment counts as solved."""
 
 
 def program(
@@ -59,7 +57,7 @@ def program(
         num_actors=num_actors,
         envs_per_actor=envs_per_actor,
         evaluation_episodes=evaluation_episodes,
-        target_return=SOLVED.get(env) if target_return is None else target_return,
+        target_return=solved_at(env) if target_return is None else target_return,
         max_actor_steps=max_actor_steps,
         max_seconds=max_seconds,
         learner_gpu=learner_gpu,

@@ -104,6 +104,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"anneal_steps": 300_000},
     "Catch": {"anneal_steps": 300_000},
     "Pendulum-v1": {
+        "learning_rate": 5e-4,
         "unroll_length": 128,
         "discount": 0.95,
         "gae_lambda": 0.9,

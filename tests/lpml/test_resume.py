@@ -380,7 +380,13 @@ class Server:
     @lpml.concurrent
     def pull(self) -> tuple:
         with self._changed:
+            self._end_if_done()  # the cut may be of the last step, taken before the stop
             return self._step, self._params
+
+    def _end_if_done(self) -> None:
+        if self._step == self._steps:
+            print("digest", self._digest, flush=True)
+            lpml.context().stop_program("done")
 
     @lpml.concurrent
     def exchange(self, worker: int, step: int, gradient: float) -> tuple:
@@ -396,9 +402,7 @@ class Server:
                 self._held, self._step = {}, step + 1
                 lpml.context().log({"params": self._params}, step=self._step)
                 self._changed.notify_all()
-                if self._step == self._steps:
-                    print("digest", self._digest, flush=True)
-                    lpml.context().stop_program("done")
+                self._end_if_done()
             self._changed.wait_for(lambda: self._step > step)
             return self._step, self._params
 
