@@ -87,6 +87,17 @@ def _unpack(packed: bytes) -> Layout:
     return layout_of(jax.tree.structure(skeleton), shapes, dtypes)
 
 
+@jax.jit
+def _join(parts: list[jax.Array]) -> jax.Array:
+    """The vectors, one after the other. XLA's own concatenation takes ten times as long on a CPU."""
+    joined = jnp.empty(sum(part.size for part in parts), parts[0].dtype)
+    begin = 0
+    for part in parts:
+        joined = jax.lax.dynamic_update_slice(joined, part, (begin,))
+        begin += part.size
+    return joined
+
+
 @jax.tree_util.register_pytree_node_class
 @final
 class Flat:
@@ -116,14 +127,14 @@ class Flat:
         """Copies the leaves of `tree` into vectors: of numpy where all are numpy's, else of jax."""
         leaves, structure = jax.tree.flatten(tree)
         plain = not any(isinstance(leaf, jax.Array) for leaf in leaves)
-        xp: Any = np if plain else jnp
-        leaves = [xp.asarray(leaf) for leaf in leaves]
+        leaves = [(np if plain else jnp).asarray(leaf) for leaf in leaves]
         dtypes = tuple(np.dtype(leaf.dtype) for leaf in leaves)
         layout = layout_of(structure, tuple(leaf.shape for leaf in leaves), dtypes)
         parts: dict[Any, list[Any]] = {}
         for leaf, dtype in zip(leaves, dtypes, strict=True):
             parts.setdefault(dtype, []).append(leaf.reshape(-1))
-        return cls(tuple(map(xp.concatenate, parts.values())), layout)
+        join: Any = np.concatenate if plain else _join
+        return cls(tuple(map(join, parts.values())), layout)
 
     @property
     def tree(self) -> Tree:

@@ -262,6 +262,7 @@ class Evaluator:
         self._every = every
         self._target = math.inf if target is None else target
         self._test = load()[1]
+        evaluate(init_params(), self._test.images, self._test.labels)  # compiles, as workers do
 
     def run(self) -> None:
         """Evaluates, logs and reports until the end, which it announces."""
