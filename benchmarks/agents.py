@@ -65,17 +65,26 @@ def side_by_side(agent: str, peers: list[str], repeats: int, seconds: float) -> 
     return kept
 
 
-def against_a_loop(repeats: int, seconds: float) -> Measure:
-    """The learner of the distributed agent, and the same updates in a jitted loop."""
-    measure = rate("DQN: learner steps, and the same updates in a loop alone", 0.8, "loop")
+def against_a_loop(repeats: int, seconds: float) -> list[Measure]:
+    """The learner of the distributed agent, and the same updates in a jitted loop.
+
+    Where cores are few, actors, replay and evaluator take theirs from the learner, and the loop
+    has them all. So there are two programs: all at work, and the actors at rest.
+    """
+    found = {
+        "dqn": rate("DQN: learner steps, all at work, and a loop alone", 0.8, "loop"),
+        "learner": rate("DQN: learner steps, actors at rest, and a loop alone", 0.8, "loop"),
+    }
     for _ in range(repeats):
-        alone = run_once(PYTHONS["lpml"], SCRIPTS["lpml"], "loop")
-        found = ask("lpml", "dqn", seconds)
-        if alone and found:
-            measure.add("lpml", found["learner_steps"])
-            measure.add("loop", alone["learner_steps"])
-    show(measure)
-    return measure
+        for agent, measure in found.items():
+            alone = run_once(PYTHONS["lpml"], SCRIPTS["lpml"], "loop")
+            together = ask("lpml", agent, seconds)
+            if alone and together:
+                measure.add("lpml", together["learner_steps"])
+                measure.add("loop", alone["learner_steps"])
+    for measure in found.values():
+        show(measure)
+    return list(found.values())
 
 
 def stops(count: int) -> Measure:
@@ -100,7 +109,7 @@ def main() -> None:
         if options.only in agent:
             lines += side_by_side(agent, peers, options.repeats, options.seconds)
     if options.only in "loop":
-        lines.append(against_a_loop(options.repeats, options.seconds))
+        lines += against_a_loop(options.repeats, options.seconds)
     if options.only in "stops":
         lines.append(stops(options.stops))
     report("agents", lines, options.json)

@@ -1,12 +1,14 @@
 """A distributed agent on lpml's processes, or the update of one alone; as acme_peer.py.
 
 lpml_agents.py dqn|impala|ppo ACTORS WARM SECONDS    prints one JSON object
+lpml_agents.py learner ACTORS WARM SECONDS           DQN whose actors rest once 1100 steps are made
 lpml_agents.py loop                                  updates of DQN on ready data, alone
 lpml_agents.py stops COUNT                           starts a run and stops it, COUNT times
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import sys
@@ -36,6 +38,11 @@ def program(agent: str, actors: int) -> lpml.Program:
     """The agents with the options that the figures are stated for."""
     if agent == "dqn":
         return actor_learner(DQNBuilder(DQN), "CartPole-v1", num_actors=actors)
+    if agent == "learner":  # the limiter asks for so many samples that nothing more is let in
+        resting = dataclasses.replace(DQN, samples_per_insert=1e6)
+        return actor_learner(
+            DQNBuilder(resting), "CartPole-v1", num_actors=actors, evaluation_episodes=0
+        )
     if agent == "impala":
         impala = ImpalaConfig(hidden=(64,), lstm=64, sequence_length=20, batch_size=32)
         return actor_learner(ImpalaBuilder(impala), "Catch", num_actors=actors)
