@@ -15,7 +15,7 @@ import time
 from benchmarks.common import PYTHONS, Measure, arguments, installed, report, row, run_once
 
 ACTORS = 2
-WARM = 5.0  # seconds between the first step and the measurement
+WARM = 10.0  # seconds between the first step and the measurement
 SCRIPTS = {"lpml": "lpml_agents.py", "acme": "acme_peer.py"}
 TARGETS = {"dqn": 10.0, "impala": 5.0, "ppo": 5.0}
 NAMES = {"dqn": "DQN on CartPole", "impala": "IMPALA on Catch", "ppo": "PPO on CartPole"}

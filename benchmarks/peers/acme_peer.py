@@ -23,7 +23,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(sys.prefix) / "acme"))
+ACME = str(Path(sys.prefix) / "acme")
+sys.path.insert(0, ACME)
+os.environ["PYTHONPATH"] = ACME  # for the processes that Launchpad starts
 
 import jax
 
