@@ -16,7 +16,6 @@ import dataclasses
 import json
 import mmap
 import os
-import signal
 import struct
 import sys
 import tempfile
@@ -27,7 +26,7 @@ ACME = str(Path(sys.prefix) / "acme")
 sys.path.insert(0, ACME)
 os.environ["PYTHONPATH"] = ACME  # for the processes that Launchpad starts
 
-import jax
+import jax  # noqa: E402
 
 jax.xla.Device = jax.Device  # a name that Acme knows, of jax 0.4.3
 
@@ -38,6 +37,7 @@ import haiku as hk  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import launchpad as lp  # noqa: E402
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 from acme import specs, wrappers  # noqa: E402
 from acme.agents.jax import dqn, impala, ppo  # noqa: E402
 from acme.agents.jax.dqn import losses  # noqa: E402
@@ -212,8 +212,6 @@ def experiment(agent: str, folder: str) -> experiments.ExperimentConfig:
 
 def memory_of_children() -> float:
     """The largest resident set of a node that runs an environment, in bytes."""
-    import psutil
-
     sizes = [child.memory_info().rss for child in psutil.Process().children(recursive=True)]
     return float(np.median(sizes)) if sizes else 0.0
 
@@ -236,7 +234,9 @@ def main(agent: str, actors: int, warm: float, seconds: float) -> None:
         "memory": memory_of_children(),
     }
     print(json.dumps(report), flush=True)
-    os.killpg(os.getpgrp(), signal.SIGKILL)  # asked politely it takes ten seconds
+    for child in psutil.Process().children(recursive=True):
+        child.kill()  # asked politely they take ten seconds
+    os._exit(0)
 
 
 if __name__ == "__main__":
