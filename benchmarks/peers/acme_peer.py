@@ -194,7 +194,7 @@ def experiment(agent: str, folder: str) -> experiments.ExperimentConfig:
         builder = ppo.PPOBuilder(ppo.PPOConfig(unroll_length=32, batch_size=32))
 
         def networks(spec):
-            return ppo.make_networks(spec, hidden_layer_sizes=(64, 64))
+            return ppo.make_discrete_networks(spec, hidden_layer_sizes=(64, 64), use_conv=False)
 
         environment = cartpole
 
