@@ -22,11 +22,11 @@ from lpml.launchers.server_process import warm
 if __name__ == "__main__" and sys.argv[1] != "loop":
     warm(hints("dqn"))  # before what takes long to import, as the command line does
 
-import lpml  # noqa: E402
-from lpml.agents.dqn import DQNBuilder, DQNConfig  # noqa: E402
-from lpml.agents.impala import ImpalaBuilder, ImpalaConfig  # noqa: E402
-from lpml.agents.ppo import PPOBuilder, PPOConfig  # noqa: E402
-from lpml.programs.actor_learner import actor_learner  # noqa: E402
+import lpml
+from lpml.agents.dqn import DQNBuilder, DQNConfig
+from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
+from lpml.agents.ppo import PPOBuilder, PPOConfig
+from lpml.programs.actor_learner import actor_learner
 
 DQN = DQNConfig(
     n_step=1,
