@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import signal
@@ -48,7 +49,8 @@ class Measure:
 
     def ratios(self, peer: str) -> list[float]:
         """lpml divided by the peer, repetition by repetition: what ran side by side."""
-        return [a / b for a, b in zip(self.values.get("lpml", []), self.values[peer], strict=False)]
+        pairs = zip(self.values.get("lpml", []), self.values[peer], strict=False)
+        return [a / b if b else math.inf for a, b in pairs]
 
     def to_json(self) -> dict[str, Any]:
         others = [peer for peer in self.values if peer != "lpml"]

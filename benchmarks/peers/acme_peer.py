@@ -194,6 +194,7 @@ def experiment(agent: str, folder: str) -> experiments.ExperimentConfig:
         builder = ppo.PPOBuilder(ppo.PPOConfig(unroll_length=32, batch_size=32))
 
         def networks(spec):
+            jax.interpreters.xla.DeviceArray = jax.Array  # a name that TFP knows, in each node
             return ppo.make_discrete_networks(spec, hidden_layer_sizes=(64, 64), use_conv=False)
 
         environment = cartpole
