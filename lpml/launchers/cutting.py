@@ -21,6 +21,7 @@ from lpml.launchers.local import Door
 
 _LOOK = 0.001  # seconds between two looks
 _STUCK = 0.1  # seconds in one call after which a loop is taken to wait for others
+_STUCK_STATELESS = 0.5  # what such a loop did before its call stays done: be sure that it waits
 _CALLING = (f"{os.sep}lpml{os.sep}wire{os.sep}", f"{os.sep}lpml{os.sep}clock.py")
 
 
@@ -82,12 +83,13 @@ class Cutting:
     def _hold(self, end: float) -> str:
         points = self._context.safe_points
         points.hold()
+        stuck = _STUCK if hasattr(self._door.service, "save") else _STUCK_STATELESS
         self._call, since = None, 0.0
         while not points.held and not self._released.wait(_LOOK):
             call, now = _call_of(points.loop), monotonic()
             if call is None or call is not self._call:
                 self._call, since = call, now
-            elif now - since > _STUCK:
+            elif now - since > stuck:
                 return "calling"
             if now > end:
                 return "busy"
