@@ -73,7 +73,8 @@ def _find(name: str) -> Any:
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         near = closest(name, [str(known) for known in gymnasium.registry])
         near = near if near.startswith("; did") else ""  # not a thousand names
-        raise UsageError(f"environment {name!r}: gymnasium has none: {error}{near}") from error
+        said = str(error).partition(" Did you mean")[0] if near else error  # ours has the version
+        raise UsageError(f"environment {name!r}: gymnasium has none: {said}{near}") from error
 
 
 @final

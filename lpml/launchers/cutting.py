@@ -21,7 +21,7 @@ from lpml.launchers.local import Door
 
 _LOOK = 0.001  # seconds between two looks
 _STUCK = 0.1  # seconds in one call after which a loop is taken to wait for others
-_STUCK_STATELESS = 0.5  # what such a loop did before its call stays done: be sure that it waits
+_STUCK_STATELESS = 0.5  # no restore takes back what such a loop did before: be sure that it waits
 _CALLING = (f"{os.sep}lpml{os.sep}wire{os.sep}", f"{os.sep}lpml{os.sep}clock.py")
 
 
@@ -32,15 +32,22 @@ class Cutting:
     Args:
       context: of the node.
       door: of the node.
+      stateful: whether the node has state to save.
       answer: called with the order and the answer, in a thread of its own.
     """
 
     def __init__(
-        self, context: Context, door: Door, answer: Callable[[CutOrder, str], object]
+        self,
+        context: Context,
+        door: Door,
+        answer: Callable[[CutOrder, str], object],
+        *,
+        stateful: bool,
     ) -> None:
         self._context = context
         self._door = door
         self._answer = answer
+        self._stuck = _STUCK if stateful else _STUCK_STATELESS
         self._released = threading.Event()
         self._working = threading.Lock()  # one order after another
         self._call: FrameType | None = None  # in which the loop waits for others
@@ -83,13 +90,12 @@ class Cutting:
     def _hold(self, end: float) -> str:
         points = self._context.safe_points
         points.hold()
-        stuck = _STUCK if hasattr(self._door.service, "save") else _STUCK_STATELESS
         self._call, since = None, 0.0
         while not points.held and not self._released.wait(_LOOK):
             call, now = _call_of(points.loop), monotonic()
             if call is None or call is not self._call:
                 self._call, since = call, now
-            elif now - since > stuck:
+            elif now - since > self._stuck:
                 return "calling"
             if now > end:
                 return "busy"

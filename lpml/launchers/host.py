@@ -153,7 +153,8 @@ class Host:
         if self._cutting is None:
             from lpml.launchers.cutting import Cutting
 
-            self._cutting = Cutting(self.context, self.door, self._answer)
+            stateful = self._interface.stateful
+            self._cutting = Cutting(self.context, self.door, self._answer, stateful=stateful)
         self._cutting.order(order)
 
     def _answer(self, order: CutOrder, text: str) -> None:
