@@ -13,7 +13,7 @@ The state of each node is copied while nothing that could change any of them is 
    that is in no caller's state will not be made twice.
 4. *release*: all go on; the copies are written while they do, and count when all are there.
 
-When the program stops, its loops have ended and only *save* is left to do.
+Where a program has stopped by itself, its loops have ended and only *save* is left to do.
 """
 
 from __future__ import annotations

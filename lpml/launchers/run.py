@@ -170,7 +170,7 @@ class Run:
           timeout: as of `stop`. Saving counts into it.
           save: take a last checkpoint, even if there is no schedule of checkpoints.
         """
-        from lpml.launchers.watch import StopRequest
+        from lpml.launchers.saving import StopRequest
 
         if not self._watch.ended.is_set():
             request = StopRequest(reason or "it was stopped", timeout, save=save)

@@ -80,7 +80,7 @@ class Supervisor:
         self._leaving: list[Stop] = []  # nodes that leave while the program goes on
         self._first_attempts = dict(attempts or {})
         self._starting = Starting(self._nodes, start_timeout)
-        self._stop_timeout = stop_timeout
+        self.stop_timeout = stop_timeout
         self._stop: Stop | None = None
         self._ticked = 0.0
 
@@ -154,7 +154,7 @@ class Supervisor:
         known = self._nodes[node]
         known.left = True
         self._groups.drop(node, now)
-        stop = Stop({node: known}, now, self._stop_timeout, self.verdict.notes)
+        stop = Stop({node: known}, now, self.stop_timeout, self.verdict.notes)
         self._leaving.append(stop)
         return stop.begin() + self._advance(now)
 
@@ -379,7 +379,7 @@ class Supervisor:
     def _begin_stop(self, now: float, timeout: float | None = None) -> list[Decision]:
         if self._stop is not None:
             return []
-        length = self._stop_timeout if timeout is None else timeout
+        length = self.stop_timeout if timeout is None else timeout
         save = self.saves_at_the_end and not self.verdict.failures
         self._stop = Stop(self._nodes, now, length, self.verdict.notes, save=save)
         return self._stop.begin()

@@ -12,7 +12,6 @@ import queue
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -23,9 +22,10 @@ from lpml.launchers.checkpointing import Checkpointing, CutRequest
 from lpml.launchers.decisions import Decision, Failure
 from lpml.launchers.exporting import INTERVAL as EXPORT_INTERVAL
 from lpml.launchers.exporting import Exporting
-from lpml.launchers.names import OutcomeState, uses_processes
+from lpml.launchers.names import uses_processes
 from lpml.launchers.output import Echo
 from lpml.launchers.plan import Plan
+from lpml.launchers.saving import SavingStop, StopRequest
 from lpml.launchers.supervisor import Supervisor
 from lpml.record.folder import RunFolder
 
@@ -37,18 +37,6 @@ _log = logging.getLogger("lpml")
 
 ECHO_INTERVAL = 0.1  # seconds between looks at the logs
 STATUS_INTERVAL = 1.0  # seconds between two writes of status.json, at least
-
-
-@final
-@dataclass(frozen=True)
-class StopRequest:
-    """Somebody wants the end."""
-
-    reason: str
-    timeout: float | None
-    state: OutcomeState = "stopped"
-    save: bool = False
-    """Take a last checkpoint, whether or not there is a schedule."""
 
 
 @final
@@ -104,6 +92,7 @@ class Watch:
         self._seen: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
         self._wanted: queue.SimpleQueue[CutRequest] = queue.SimpleQueue()
         self._scales: queue.SimpleQueue[ScaleRequest] = queue.SimpleQueue()
+        self._saving_stop = SavingStop(supervisor, checkpointing)
         self._closers: list[Callable[[], None]] = []
         self._exporting = None if temporary else Exporting(folder)
         self._written = float("-inf")
@@ -175,11 +164,7 @@ class Watch:
                 checkpointing.heard(event, now)
                 decisions += self._feed(event, now)
             for request in _drain(self._requests):
-                if request.save and checkpointing.possible:
-                    supervisor.saves_at_the_end = True
-                decisions += supervisor.stop(
-                    now, request.reason, state=request.state, timeout=request.timeout
-                )
+                decisions += self._saving_stop.stop(request, now)
             decisions += self._check_limit(now)
             decisions += supervisor.tick(now)
             for scale in _drain(self._scales):
@@ -187,6 +172,7 @@ class Watch:
             for wanted in _drain(self._wanted):
                 checkpointing.request(wanted)
             checkpointing.advance(now)
+            decisions += self._saving_stop.advance(now)
             if supervisor.phase == "saving" and checkpointing.last_is_over:
                 decisions += supervisor.saved(now)
             engine.carry_out(decisions)
@@ -203,7 +189,8 @@ class Watch:
 
     def _patience(self) -> float | None:
         now = self._engine.now()
-        ends = [self._supervisor.next_deadline(), self._checkpointing.next_deadline()]
+        owed = (self._supervisor, self._checkpointing, self._saving_stop)
+        ends = [each.next_deadline() for each in owed]
         if self._time_limit is not None and self._supervisor.phase == "running":
             ends.append(self.started_at + self._time_limit)
         if self._echo is not None:
