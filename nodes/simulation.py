@@ -87,6 +87,17 @@ class Outcome(NamedTuple):
     valid: jax.Array
 
 
+class Ticked(NamedTuple):
+    """How a tick went for the environments, `[E]`: what `sums_of` sums."""
+
+    valid: jax.Array
+    """Whether it was a step; else the row holds the last observation of an episode."""
+    last: jax.Array
+    total: jax.Array
+    """float32: rewards of the episode so far."""
+    steps: jax.Array
+
+
 class Simulated(NamedTuple):
     """All that a rollout changes."""
 
@@ -158,38 +169,55 @@ def rollout(
       its observation (and `valid`, if the policy records one), and is the first of the next.
     """
     num_envs = simulated.lanes.ended.shape[0]
-    fresh = policy.init(num_envs)
 
-    def one(simulated: Simulated, _: None) -> tuple[Simulated, tuple[Step, Any]]:
-        lanes = simulated.lanes
-        key, act_key = jax.random.split(simulated.key)
-        state = _select(lanes.begins, fresh, simulated.policy)
-        output = policy.act(params, act_key, lanes.observation, state)
-        new, outcome = tick(environment, lanes, output.action)
-        beside = (output.action, output.extras)
-        action, extras = _select(outcome.valid, beside, jax.tree.map(jnp.zeros_like, beside))
-        row = Step(lanes.observation, action, outcome.reward, outcome.discount, extras)
-        ended = (outcome.valid, outcome.last, new.total, new.steps)
-        return Simulated(new, output.state, key), (row, ended)
+    def one(simulated: Simulated, _: None) -> tuple[Simulated, tuple[Step, Ticked]]:
+        return advance(environment, policy, params, simulated)
 
-    simulated, (rows, (valid, last, totals, steps)) = jax.lax.scan(
-        one, simulated, None, length=length
-    )
+    simulated, (rows, ticked) = jax.lax.scan(one, simulated, None, length=length)
     lanes = simulated.lanes
     end = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), rows)
-    end = end._replace(observation=lanes.observation, extras=_with_valid(end.extras, ~lanes.ended))
+    end = end._replace(observation=lanes.observation, extras=with_valid(end.extras, ~lanes.ended))
     sequence = jax.tree.map(
         lambda column, row: jnp.swapaxes(jnp.concatenate([column, row[None]]), 0, 1), rows, end
     )
-    sums = EpisodeSums(
+    mask: Any = jnp.ones((num_envs, length + 1), jnp.bool_)
+    return simulated, Sequence(sequence, mask), sums_of(ticked, lanes)
+
+
+def advance(
+    environment: AbstractSimulation, policy: Policy, params: Params, simulated: Simulated
+) -> tuple[Simulated, tuple[Step, Ticked]]:
+    """One tick of E environments under a policy: a row `[E, ...]` as those of `rollout`.
+
+    Args:
+      environment: of the lanes.
+      policy: how to act.
+      params: of the policy.
+      simulated: where it goes on.
+    """
+    lanes = simulated.lanes
+    fresh = policy.init(lanes.ended.shape[0])
+    key, act_key = jax.random.split(simulated.key)
+    state = select(lanes.begins, fresh, simulated.policy)
+    output = policy.act(params, act_key, lanes.observation, state)
+    new, outcome = tick(environment, lanes, output.action)
+    beside = (output.action, output.extras)
+    action, extras = select(outcome.valid, beside, jax.tree.map(jnp.zeros_like, beside))
+    row = Step(lanes.observation, action, outcome.reward, outcome.discount, extras)
+    ticked = Ticked(outcome.valid, outcome.last, new.total, new.steps)
+    return Simulated(new, output.state, key), (row, ticked)
+
+
+def sums_of(ticked: Ticked, lanes: Lanes) -> EpisodeSums:
+    """What ticks `[..., E]` brought together, and whether the lanes after them are bad."""
+    valid, last, totals, steps = ticked
+    return EpisodeSums(
         steps=jnp.sum(valid, dtype=jnp.int32),
         episodes=jnp.sum(last, dtype=jnp.int32),
         returns=jnp.sum(jnp.where(last, totals, 0.0)),
         lengths=jnp.sum(jnp.where(last, steps, 0), dtype=jnp.float32),
         is_bad=jnp.any(lanes.bad_step >= 0),
     )
-    mask: Any = jnp.ones((num_envs, length + 1), jnp.bool_)
-    return simulated, Sequence(sequence, mask), sums
 
 
 def replay_keys(seed: int | jax.Array, step: int | jax.Array) -> jax.Array:
@@ -254,7 +282,7 @@ def _tick(environment: AbstractSimulation, lane: Lanes, action: jax.Array) -> tu
     )
 
 
-def _select(which: jax.Array, chosen: Any, other: Any) -> Any:
+def select(which: jax.Array, chosen: Any, other: Any) -> Any:
     """Trees `[E, ...]`: the rows of one where `which` `[E]`, else those of the other."""
 
     def one(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -263,7 +291,8 @@ def _select(which: jax.Array, chosen: Any, other: Any) -> Any:
     return jax.tree.map(one, chosen, other)
 
 
-def _with_valid(extras: Any, valid: jax.Array) -> Any:
+def with_valid(extras: Any, valid: Any) -> Any:
+    """The extras of a row, or several, with this as their `valid`, if they have one."""
     if isinstance(extras, Mapping) and "valid" in extras:
         return {**extras, "valid": valid}
     if "valid" in getattr(extras, "_fields", ()):
