@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from lpml.nodes.acting import Policy
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.learning import Algorithm
-from lpml.nodes.replay import AbstractCut, TableConfig
+from lpml.nodes.replay import AbstractCut, CutSequences, Sequences, TableConfig
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,21 @@ class AbstractBuilder(ABC):
 def seeded(tables: Sequence[TableConfig], seed: int) -> list[TableConfig]:
     """The same tables with random numbers of their own for each seed."""
     return [dataclasses.replace(table, seed=table.seed + seed) for table in tables]
+
+
+def window_rows(builder: AbstractBuilder, spec: EnvironmentSpec) -> int | None:
+    """Rows T + 1 of the windows that an agent learns from, cut across the ends of episodes.
+
+    Returns:
+      `None` if it learns from something else, such as transitions.
+    """
+    name = builder.batches.table
+    table = next(table for table in builder.tables(spec) if table.name == name)
+    cut = builder.cuts(spec)[name]
+    fits = (
+        isinstance(cut, CutSequences)
+        and isinstance(table.view, Sequences)
+        and cut.across_episodes
+        and cut.length == table.view.length > 1
+    )
+    return cut.length if fits and isinstance(cut, CutSequences) else None

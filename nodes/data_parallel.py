@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, final
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lpml.nodes.learning import Algorithm, Experience, LearnerState, Update
 
 _AXIS = "batch"
 _MESH: ContextVar[Mesh | None] = ContextVar("lpml_mesh", default=None)
@@ -69,3 +71,50 @@ def place(tree: Any, mesh: Mesh | None, *, divided: bool) -> Any:
     if mesh is None:
         return tree
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*[_AXIS] * divided)))
+
+
+@final
+class Divided:
+    """Where an algorithm runs: arrays of a batch are divided among the devices, others copied.
+
+    Args:
+      devices: in order; `None` = the one that jax chooses by itself, and arrays stay uncommitted.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device] | None) -> None:
+        self._mesh = None if devices is None else Mesh(np.asarray(devices), (_AXIS,))
+
+    def put(self, tree: Any) -> Any:
+        """Arrays `[B, ...]` of another device, divided along B."""
+        return place(tree, self._mesh, divided=True)
+
+    def deal(self, tree: Any, batches: int) -> Any:
+        """Rows `[K * B, ...]` such that each of K batches has some of every device; in `jit`."""
+        with tracing_over(self._mesh):
+            return deal(tree, batches)
+
+    def algorithm(self, algorithm: Algorithm) -> Algorithm:
+        """The same, computed on these devices."""
+        mesh = self._mesh
+        if mesh is None:
+            return algorithm
+
+        def init(key: jax.Array) -> LearnerState:
+            with tracing_over(mesh):
+                return replicate(algorithm.init(key))
+
+        def update(state: LearnerState, experience: Experience) -> tuple[LearnerState, Update]:
+            with tracing_over(mesh):
+                state, update = algorithm.update(state, spread(experience))
+                return replicate(state), replicate(update)
+
+        return Algorithm(init, update, algorithm.variables)
+
+
+def deal(tree: Any, batches: int) -> Any:
+    """Rows `[K * B, ...]` such that each of K batches has some of every device's; in `jit`."""
+    if batches == 1:
+        return spread(tree)
+    return jax.tree.map(
+        lambda x: x.reshape(-1, batches, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape), tree
+    )

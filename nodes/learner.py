@@ -235,6 +235,14 @@ class Learner:
         with self._publishing:  # who asks meanwhile gets the same, or a newer one
             return self._snapshot()
 
+    def variables(self) -> Params:
+        """A copy of the newest parameters, or a `Flat` of it, that stays on the device.
+
+        For who shares the device: nothing is waited for, and what is not finite is not found.
+        """
+        with self._changed:
+            return self._functions.variables(self._state)
+
     @lpml.concurrent
     def statistics(self) -> LearnerStatistics:
         """What was done so far."""

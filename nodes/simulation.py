@@ -168,20 +168,30 @@ def rollout(
       What the next rollout goes on from, steps `[E, T + 1, ...]`, and sums. The last row lends
       its observation (and `valid`, if the policy records one), and is the first of the next.
     """
-    num_envs = simulated.lanes.ended.shape[0]
 
     def one(simulated: Simulated, _: None) -> tuple[Simulated, tuple[Step, Ticked]]:
         return advance(environment, policy, params, simulated)
 
     simulated, (rows, ticked) = jax.lax.scan(one, simulated, None, length=length)
     lanes = simulated.lanes
+    return simulated, windows(rows, lanes.observation, lanes.ended), sums_of(ticked, lanes)
+
+
+def windows(rows: Step, observation: Any, ended: jax.Array) -> Sequence:
+    """Rows `[T, E, ...]` and the one after them as windows `[E, T + 1, ...]`.
+
+    Args:
+      rows: zero where there was no step, but for the observation.
+      observation: `[E, ...]`, of the row after them.
+      ended: `[E]`: whether that is the last of an episode.
+    """
     end = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), rows)
-    end = end._replace(observation=lanes.observation, extras=with_valid(end.extras, ~lanes.ended))
-    sequence = jax.tree.map(
+    end = end._replace(observation=observation, extras=with_valid(end.extras, ~ended))
+    steps = jax.tree.map(
         lambda column, row: jnp.swapaxes(jnp.concatenate([column, row[None]]), 0, 1), rows, end
     )
-    mask: Any = jnp.ones((num_envs, length + 1), jnp.bool_)
-    return simulated, Sequence(sequence, mask), sums_of(ticked, lanes)
+    mask: Any = jnp.ones(steps.reward.shape, jnp.bool_)
+    return Sequence(steps, mask)
 
 
 def advance(

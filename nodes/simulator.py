@@ -15,10 +15,12 @@ import lpml
 from lpml.errors import NotFinite, UsageError
 from lpml.nodes.acting import Policy
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec, Timestep
+from lpml.nodes.flat import Flat
 from lpml.nodes.replay import Sequence
 from lpml.nodes.roles import Params
 from lpml.nodes.simulation import (
     AbstractSimulation,
+    EpisodeSums,
     Lanes,
     Simulated,
     begin,
@@ -54,6 +56,7 @@ class VectorSimulator(AbstractEnvironment):
       seed: of all that is random; environment i draws the same numbers for any E.
       policy: how to act in rollouts; `None` = there are none.
       length: T of a rollout that is asked for without a length.
+      device: where they are; `None` = jax's own choice.
 
     Raises:
       UsageError: E is out of range, or more than memory holds.
@@ -69,15 +72,18 @@ class VectorSimulator(AbstractEnvironment):
         *,
         policy: Policy | None = None,
         length: int = 32,
+        device: jax.Device | None = None,
     ) -> None:
         check_memory(environment, num_envs)
+        self._device = device
         self._environment = environment
         self._num_envs = num_envs
         self._policy = policy
         self._length = length
         self._seed = seed
         self._sums = np.zeros(4)  # steps, episodes, returns, lengths
-        self._begin: Any = jax.jit(lambda seed: begin(environment, num_envs, seed))
+        begin_all = jax.jit(lambda seed: begin(environment, num_envs, seed))
+        self._begin: Any = lambda seed: jax.device_put(begin_all(seed), device)
         self._next: Any = jax.jit(lambda lanes: begin_next(environment, lanes))
         self._tick: Any = jax.jit(self._traced_tick, donate_argnums=0)
         self._rollout: Any = jax.jit(self._traced_rollout, donate_argnums=1, static_argnums=2)
@@ -92,6 +98,11 @@ class VectorSimulator(AbstractEnvironment):
     @property
     def num_envs(self) -> int:
         return self._num_envs
+
+    @property
+    def environment(self) -> AbstractSimulation:
+        """One of them."""
+        return self._environment
 
     def reset(self, seed: int | None = None) -> Any:
         if seed is not None:
@@ -129,20 +140,30 @@ class VectorSimulator(AbstractEnvironment):
           UsageError: the simulator has no policy.
           NotFinite: as `step`.
         """
+        sequence, _ = self.roll(params, length)
+        made: Sequence = jax.tree.map(np.asarray, sequence)
+        return made
+
+    def roll(self, params: Params, length: int | None = None) -> tuple[Sequence, EpisodeSums]:
+        """As `rollout`, for who shares the device: the steps stay there.
+
+        Returns:
+          Steps `[E, T + 1, ...]`, and numbers about their episodes.
+        """
         if self._policy is None:
             raise UsageError("VectorSimulator(policy=None): give a policy to ask for rollouts")
         if self._policy_state is None:
-            self._policy_state = jax.tree.map(jnp.asarray, self._policy.init(self._num_envs))
-            self._policy_key = jax.random.key(self._seed)
+            state = jax.tree.map(np.array, self._policy.init(self._num_envs))  # donated: no aliases
+            self._policy_state = jax.device_put(state, self._device)
+            self._policy_key = jax.device_put(jax.random.key(self._seed), self._device)
         simulated = Simulated(self._lanes, self._policy_state, self._policy_key)
         simulated, sequence, sums = self._rollout(params, simulated, length or self._length)
         self._lanes, self._policy_state, self._policy_key = simulated
-        *counts, is_bad = (float(value) for value in sums)
-        self._sums += counts
-        if is_bad:
+        sums = jax.device_get(sums)
+        self._sums += [float(value) for value in sums[:4]]
+        if sums.is_bad:
             raise_bad(self._environment, self._lanes, self._seed)
-        made: Sequence = jax.tree.map(np.asarray, sequence)
-        return made
+        return sequence, sums
 
     @lpml.concurrent
     def statistics(self) -> SimulatorStatistics:
@@ -165,6 +186,7 @@ class VectorSimulator(AbstractEnvironment):
 
     def _traced_rollout(self, params: Params, simulated: Simulated, length: int) -> Any:
         assert self._policy is not None
+        params = params.tree if isinstance(params, Flat) else params
         return rollout(self._environment, self._policy, params, simulated, length)
 
 

@@ -1,0 +1,119 @@
+"""Sebulba: actor threads on some devices and a learner on the others, an evaluator beside them.
+
+References: Hessel et al., "Podracer architectures for scalable Reinforcement Learning" (2021),
+section 4; Huang et al., "Cleanba: A Reproducible and Efficient Distributed Reinforcement Learning
+Platform" (2023).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import lpml
+from lpml.agents.builder import AbstractBuilder
+from lpml.agents.environments import make_environment, solved_at
+from lpml.agents.impala import ImpalaConfig
+from lpml.agents.ppo import PPOConfig
+from lpml.agents.sebulba import Sebulba
+from lpml.errors import UsageError
+from lpml.nodes.counter import Counter
+from lpml.nodes.environment import EnvironmentSpec
+from lpml.programs.actor_learner import add_evaluator, add_limits, find_spec, leave_policy
+from lpml.programs.on_device import make_builder
+
+
+def program(
+    agent: Literal["ppo", "impala"] = "ppo",
+    env: str = "CartPole-v1",
+    num_envs: int = 32,
+    num_actors: int = 1,
+    ahead: int = 1,
+    target_return: float | None = None,
+    max_actor_steps: int | None = 2_000_000,
+    max_seconds: float | None = None,
+    evaluation_episodes: int = 20,
+    gpu: float = 0,
+    seed: int = 0,
+    ppo: PPOConfig = PPOConfig(),  # noqa: B008 - frozen
+    impala: ImpalaConfig = ImpalaConfig(),  # noqa: B008 - frozen
+) -> lpml.Program:
+    """Actors and the learner of an agent on the devices of one machine; stops when it is solved.
+
+    Options of the agent that have their defaults become those known to be good for the
+    environment, and a batch is one window of each environment.
+
+    Args:
+      agent: ppo or impala.
+      env: any name of an environment: CartPole-v1, jax/Catch, envpool/Pong-v5, ALE/Pong-v5.
+      num_envs: environments of all actors together.
+      num_actors: threads that act, spread over the devices that act.
+      ahead: rollouts by which actors may be ahead of the learner; 0 = they wait for each update.
+      target_return: ends the program when the evaluator's mean return reaches it; without it what
+        is known to be good on the environment.
+      max_actor_steps: ends the program after so many steps of all environments.
+      max_seconds: ends the program after so long.
+      evaluation_episodes: of which the evaluator takes the mean return.
+      gpu: accelerators of the node; a quarter of them act, at least one. 0 = all on the CPU.
+      seed: of everything that is drawn.
+      ppo: options of the agent, if it is ppo.
+      impala: options of the agent, if it is impala.
+
+    Raises:
+      UsageError: there is no such environment or agent, or the numbers do not fit together.
+    """
+    builder = make_builder(agent, env, num_envs, ppo, impala)
+    if evaluation_episodes < 1:
+        raise UsageError(f"evaluation_episodes={evaluation_episodes}: give at least 1")
+    spec = find_spec(env)
+    builder.policy(spec)  # faults show here, before anything is started
+    p = lpml.Program("sebulba")
+    counter, stopper = add_limits(
+        p,
+        max_actor_steps=max_actor_steps,
+        max_seconds=max_seconds,
+        target_return=solved_at(env) if target_return is None else target_return,
+        episodes=evaluation_episodes,
+    )
+    with p.group("learner", resources=lpml.Resources(cpu=1, gpu=gpu)):
+        learner = p.add_node(
+            lpml.Node(
+                make_sebulba,
+                builder,
+                env,
+                spec,
+                counter,
+                num_envs=num_envs,
+                num_actors=num_actors,
+                ahead=ahead,
+                seed=seed,
+            )
+        )
+    add_evaluator(
+        p, builder, env, learner, counter, stopper, episodes=evaluation_episodes, seed=seed
+    )
+    return p
+
+
+def make_sebulba(
+    builder: AbstractBuilder,
+    environment: str,
+    spec: EnvironmentSpec,
+    counter: Counter,
+    *,
+    num_envs: int,
+    num_actors: int,
+    ahead: int,
+    seed: int,
+) -> Sebulba:
+    """The node that acts and learns, which leaves its policy in the run folder."""
+    return Sebulba(
+        builder,
+        functools.partial(make_environment, environment),
+        num_envs=num_envs,
+        num_actors=num_actors,
+        ahead=ahead,
+        seed=seed,
+        counter=counter,
+        at_end=functools.partial(leave_policy, builder, spec),
+    )
