@@ -19,6 +19,18 @@ OWN: dict[str, Callable[[int, int], AbstractEnvironment]] = {
 }
 """Environments of lpml itself."""
 
+_GYM = ("gym", "make_gym", "gymnasium", "gym")
+_ELSEWHERE = {
+    "ale": ("atari", "make_atari", "ale_py", "atari"),
+    "envpool": ("envpool", "make_envpool", "envpool", "envpool"),
+}
+"""By what stands before the name: module, function, optional package and the extra of it."""
+
+_SOURCES = (
+    "envpool/NAME of EnvPool (lpml[envpool]), ALE/NAME-v5 of Atari (lpml[atari]), gymnax/NAME, and "
+    "package.module:function of yours"
+)
+
 _SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95, "GridWorld": 0.9, "Pendulum-v1": -200.0}
 
 
@@ -28,7 +40,7 @@ def solved_at(name: str) -> float | None:
     Args:
       name: as `make_environment` takes it.
     """
-    return _SOLVED.get(name.removeprefix("jax/").removeprefix("lpml/"))
+    return _SOLVED.get(name.rpartition("/")[2])
 
 
 def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnvironment:
@@ -36,8 +48,9 @@ def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnv
 
     Args:
       name: `Catch`, `lpml/CartPole-v1`, `jax/Pendulum-v1`; a name of gymnasium, such as
-        `CartPole-v1`; `gymnax/` and one of gymnax; or `package.module:function` with a function
-        of yours, which is called with E and the seed.
+        `CartPole-v1`; `gymnax/` and one of gymnax; `envpool/` and one of EnvPool; `ALE/Pong-v5` or
+        another game of Atari; or `package.module:function` with a function of yours, which is
+        called with E and the seed.
       num_envs: E.
       seed: of all that is random in them; differently in each.
 
@@ -54,22 +67,35 @@ def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnv
     module, _, function = name.partition(":")
     if function.isidentifier():
         return _call(module, function, num_envs, seed)
+    source, _, task = name.partition("/")
+    if source.lower() in _ELSEWHERE and task:
+        return _loaded(source.lower(), name)(name, num_envs, seed)
     try:
-        from lpml.agents.gym import make_gym
-    except ModuleNotFoundError as error:
-        if error.name != "gymnasium":
-            raise
-        raise UsageError(
-            f"environment {name!r} is none of lpml's own{closest(name, list(OWN))}. If it is one "
-            "of gymnasium: pip install 'lpml[gym]'"
-        ) from error
-    try:
-        return make_gym(name, num_envs, seed)
+        return _loaded("gym", name)(name, num_envs, seed)
     except UsageError as error:
-        near = closest(name, list(OWN))
-        if near.startswith("; did") and "did you mean" not in str(error):
-            raise UsageError(f"{error}{near}") from error
-        raise
+        said, near = str(error), closest(name, list(OWN))
+        if "pip install" in said:
+            raise
+        if near.startswith("; did") and "did you mean" not in said:
+            said = said.rstrip(".") + near
+        raise UsageError(f"{said} There is also {_SOURCES}") from error
+
+
+def _loaded(source: str, name: str) -> Callable[[str, int, int], AbstractEnvironment]:
+    """The function that makes environments of an optional package."""
+    module, function, package, extra = {**_ELSEWHERE, "gym": _GYM}[source]
+    try:
+        make: Callable[[str, int, int], AbstractEnvironment]
+        make = getattr(importlib.import_module(f"lpml.agents.{module}"), function)
+    except ModuleNotFoundError as error:
+        if error.name not in (package, "gymnasium"):
+            raise
+        near = closest(name.rpartition("/")[2], [own.rpartition("/")[2] for own in OWN])
+        raise UsageError(
+            f"environment {name!r} needs {package}, which is not installed: pip install "
+            f"'lpml[{extra}]'{near.replace('; did', '; or did') if '; did' in near else ''}"
+        ) from error
+    return make
 
 
 def _call(module: str, function: str, num_envs: int, seed: int) -> AbstractEnvironment:

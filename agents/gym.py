@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, final
 
 import gymnasium
@@ -28,6 +28,8 @@ def make_gym(
     *,
     vectorisation: Vectorisation = "auto",
     max_episode_steps: int | None = None,
+    frames_last: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> AbstractEnvironment:
     """Makes a registered environment of gymnasium.
 
@@ -40,6 +42,8 @@ def make_gym(
         faster. They differ in what they draw at random, and native ones mostly need a step of its
         own to begin an episode.
       max_episode_steps: after which time cuts an episode off; `None` = as registered.
+      frames_last: as in `GymVector`; of native ones only.
+      options: more arguments of the environment.
 
     Raises:
       UsageError: there is no such environment, something that it needs is not installed, or its
@@ -49,15 +53,15 @@ def make_gym(
     native = registered.vector_entry_point is not None and not registered.additional_wrappers
     if vectorisation == "native" and not native:
         raise UsageError(f"environment {name!r} has no vector_entry_point; take 'serial'")
-    options: dict[str, Any] = (
-        {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
-    )
+    options = dict(options or {})
+    if max_episode_steps is not None:
+        options["max_episode_steps"] = max_episode_steps
     try:
         if native and vectorisation != "serial" and (vectorisation == "native" or num_envs > _FEW):
             made = gymnasium.make_vec(
                 name, num_envs, vectorization_mode="vector_entry_point", **options
             )
-            return GymVector(made, name=name, seed=seed)
+            return GymVector(made, name=name, seed=seed, frames_last=frames_last)
         singles = [
             gymnasium.make(name, disable_env_checker=True, **options) for _ in range(num_envs)
         ]
@@ -125,12 +129,21 @@ class GymVector(AbstractEnvironment):
         its own in which the action is ignored, or `SAME_STEP`, in the step that ended one.
       name: for messages and files.
       seed: of the first reset.
+      frames_last: images whose frames come first, `[K, H, W]`, become `[H, W, K]`, as the
+        networks take them.
 
     Raises:
       UsageError: it has no such mode, or its spaces are of kinds that cannot be learned from.
     """
 
-    def __init__(self, vector: VectorEnv, *, name: str = "", seed: int | None = None) -> None:
+    def __init__(
+        self,
+        vector: VectorEnv,
+        *,
+        name: str = "",
+        seed: int | None = None,
+        frames_last: bool = False,
+    ) -> None:
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UsageError(
@@ -142,6 +155,8 @@ class GymVector(AbstractEnvironment):
         self._seed = seed
         name = name or (vector.spec.id if vector.spec else "")
         observation, self._convert = _observations(vector.single_observation_space, name)
+        if frames_last:
+            observation, self._convert = _frames_last(observation, self._convert)
         self._spec, self._act = _actions(vector.single_action_space, observation, name)
         self._action_dtype = vector.action_space.dtype
         self._copies = bool(getattr(vector.unwrapped, "copy", True))
@@ -243,6 +258,26 @@ def _observations(space: spaces.Space[Any], name: str) -> tuple[Any, _Convert]:
         )
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(space.dtype))
     return jax.ShapeDtypeStruct(space.shape, dtype), lambda x: np.asarray(x, dtype)
+
+
+def _frames_last(observation: Any, convert: _Convert) -> tuple[Any, _Convert]:
+    """`[K, H, W]`, and any axes before, as `[H, W, K]`; other arrays as they are."""
+
+    def shape(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        k, *image = leaf.shape if len(leaf.shape) == 3 else (0,)
+        return jax.ShapeDtypeStruct((*image, k), leaf.dtype) if image else leaf
+
+    shapes = [len(leaf.shape) for leaf in jax.tree.leaves(observation)]
+
+    def move(x: Any) -> Any:
+        leaves, structure = jax.tree.flatten(convert(x))
+        moved = [
+            np.ascontiguousarray(np.moveaxis(leaf, -3, -1)) if rank == 3 else leaf
+            for leaf, rank in zip(leaves, shapes, strict=True)
+        ]
+        return jax.tree.unflatten(structure, moved)
+
+    return jax.tree.map(shape, observation), move
 
 
 def _actions(
