@@ -30,6 +30,7 @@ class AnakinStatistics:
     """What the loop did so far."""
 
     updates: int
+    """Of the parameters."""
     steps: int
     """Of all environments together."""
     episodes: int
@@ -41,7 +42,8 @@ class AnakinStatistics:
 class Anakin:
     """Acts and learns on the device; whoever wants the parameters pulls them.
 
-    Its version is its count of updates. Metrics and states that are not finite end the program.
+    Its version is its count of updates; of an agent with a replay those too that were left out
+    because it did not hold enough yet. Metrics and states that are not finite end the program.
 
     Args:
       fused: the loop.
@@ -78,7 +80,7 @@ class Anakin:
         self._final = False
         self._published: Snapshot | None = None
         self._under_way: deque[Report] = deque()
-        self._steps = self._episodes = 0
+        self._steps = self._episodes = self._updates = 0
         self._began: float | None = None
         self._logged = self._clock.time(), 0
 
@@ -153,7 +155,7 @@ class Anakin:
     def statistics(self) -> AnakinStatistics:
         """What was done so far."""
         seconds = 0.0 if self._began is None else self._clock.time() - self._began
-        return AnakinStatistics(self._version, self._steps, self._episodes, seconds)
+        return AnakinStatistics(self._updates, self._steps, self._episodes, seconds)
 
     @lpml.concurrent
     def save(self) -> dict[str, Any]:
@@ -161,6 +163,7 @@ class Anakin:
         with self._changed:
             state = jax.tree.map(jnp.copy, self._state)
             counts = {"version": self._version, "steps": self._steps, "episodes": self._episodes}
+            counts["updates"] = self._updates
         return {"state": to_arrays(state), **counts}
 
     @lpml.concurrent
@@ -173,7 +176,8 @@ class Anakin:
         with self._changed:
             self._state = self._fused.placed(from_arrays(state["state"], self._state))
             self._version, self._steps = int(state["version"]), int(state["steps"])
-            self._episodes, self._published = int(state["episodes"]), None
+            self._episodes, self._updates = int(state["episodes"]), int(state["updates"])
+            self._published = None
             self._changed.notify_all()
 
     def _compile(self) -> None:
@@ -194,11 +198,14 @@ class Anakin:
         self._steps += int(steps)
         self._episodes += int(episodes)
         self._counts[0].increment(steps=int(steps), episodes=int(episodes))
-        self._counts[1].increment(steps=self._fused.updates)
+        self._updates += int(report.updates)
+        self._counts[1].increment(steps=int(report.updates))
         now, (before, then) = self._clock.time(), self._logged
         if now - before >= self._log_seconds:
             self._logged = now, self._steps
-            metrics = {name: float(value) for name, value in report.metrics.items()}
+            metrics: dict[str, float] = {}
+            if int(report.updates):
+                metrics = {name: float(value) for name, value in report.metrics.items()}
             if episodes:
                 metrics |= {"episode_return": returns / episodes}
                 metrics |= {"episode_length": lengths / episodes}

@@ -18,17 +18,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpml.agents.builder import AbstractBuilder
+from lpml.agents.intake import AbstractIntake, Brought, Learning, Windows
+from lpml.agents.intake_replay import FromReplay
 from lpml.errors import UsageError
 from lpml.nodes import simulation
 from lpml.nodes.compiling import run_once
 from lpml.nodes.data_parallel import make_mesh, place, replicate, spread, tracing_over
-from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.learning import LearnerState
-from lpml.nodes.replay import CutSequences, Sequences
+from lpml.nodes.replay import (
+    CutSequences,
+    CutTransitions,
+    Oldest,
+    Prioritised,
+    Sequences,
+    Transitions,
+    Uniform,
+)
 from lpml.nodes.roles import Params
 from lpml.nodes.simulation import AbstractSimulation, EpisodeSums, Simulated
 from lpml.nodes.simulator import check_memory
-from lpml.nodes.updates import many_updates, strong
+from lpml.nodes.updates import strong
 
 
 class AnakinState(NamedTuple):
@@ -40,13 +49,17 @@ class AnakinState(NamedTuple):
     """`[]` int32: the first update whose metrics were not finite, or -1."""
     version: jax.Array
     """`[]` int32: updates so far."""
+    held: Any
+    """What is kept to learn from: a replay, or nothing."""
 
 
 class Report(NamedTuple):
     """What one call of the device brought."""
 
     metrics: Mapping[str, jax.Array]
-    """Means over its updates."""
+    """Means over its updates; 0 where there were none."""
+    updates: jax.Array
+    """`[]` int32: how many there were."""
     sums: EpisodeSums
     bad: jax.Array
 
@@ -55,12 +68,17 @@ class Report(NamedTuple):
 class Fused:
     """The loop of one agent in one environment, as functions of the device.
 
+    An iteration of an agent that learns from windows is a rollout, and an update from each batch
+    of it. One of an agent that learns from a replay is so many ticks, and so many updates from
+    draws, as its limiter holds in proportion.
+
     Args:
-      builder: of an agent that learns from windows of consecutive steps: PPO, IMPALA.
+      builder: of an agent that learns from windows of consecutive steps, as PPO and IMPALA do, or
+        from transitions of a replay, as DQN does.
       environment: one of those it acts in.
-      num_envs: E, a multiple of the agent's batch size: k batches of a rollout bring k updates.
-        `None` = the batch size.
-      iterations: rollouts of one call of the device.
+      num_envs: E; a multiple of the batch size where it learns from windows. `None` = the batch
+        size.
+      iterations: of one call of the device.
       devices: to divide E among; `None` = all of this machine.
 
     Raises:
@@ -76,29 +94,27 @@ class Fused:
         iterations: int = 8,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
-        spec, batches = environment.spec, builder.batches
         devices = jax.local_devices() if devices is None else devices
         self.environment = environment
-        self.num_envs = num_envs = batches.batch_size if num_envs is None else num_envs
-        self.length = _window(builder, spec) - 1
-        if num_envs < 1 or num_envs % batches.batch_size or num_envs % len(devices):
+        self.num_envs = num_envs = builder.batches.batch_size if num_envs is None else num_envs
+        if num_envs < 1 or num_envs % len(devices):
             raise UsageError(
-                f"anakin: num_envs={num_envs} environments do not divide into batches of "
-                f"{batches.batch_size} and among {len(devices)} devices; give a multiple of both"
+                f"anakin: num_envs={num_envs} environments do not divide among {len(devices)} "
+                "devices; give a multiple of them"
             )
-        check_memory(environment, num_envs, length=4 * self.length)
-        self.updates = num_envs // batches.batch_size * iterations  # of one call
+        self._intake = make_intake(builder, environment, num_envs)
+        check_memory(environment, num_envs, length=self._intake.rows)
+        self.length = self._intake.ticks  # of one iteration
+        self.updates = self._intake.updates * iterations  # of one call, at most
         self.steps = num_envs * self.length * iterations  # of one call, ticks without one included
-        self._batch_size, self._iterations = batches.batch_size, iterations
-        self._policy, self.algorithm = builder.policy(spec), builder.algorithm(spec)
-        self._many = many_updates(
-            self.algorithm, num_envs // batches.batch_size, batches.batch_size
-        )
+        self._iterations = iterations
+        self._policy = builder.policy(environment.spec)
+        self.algorithm = builder.algorithm(environment.spec)
         self._mesh = make_mesh(devices)
         self.call: Callable[[AnakinState], tuple[AnakinState, Report]] = jax.jit(
             self._traced, donate_argnums=0
         )
-        """`call(state) -> (state, Report)`: `iterations` rollouts, each with its updates."""
+        """`call(state) -> (state, Report)`: `iterations` times ticks and updates."""
         self.variables: Callable[[LearnerState], Params] = jax.jit(
             lambda state: jax.tree.map(jnp.copy, self.algorithm.variables(state))
         )
@@ -111,9 +127,9 @@ class Fused:
             lanes = simulation.begin(self.environment, self.num_envs, seed)
             policy = jax.tree.map(jnp.asarray, self._policy.init(self.num_envs))
             learner = strong(self.algorithm.init(learner_key))
-            bad = jnp.full((), -1, jnp.int32)
-            simulated = Simulated(lanes, policy, policy_key)
-            return AnakinState(simulated, learner, bad, jnp.zeros((), jnp.int32))
+            bad, zero = jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)
+            held = self._intake.init(jax.random.fold_in(policy_key, 1))
+            return AnakinState(Simulated(lanes, policy, policy_key), learner, bad, zero, held)
 
         return self.placed(run_once(made, np.uint32(seed & 0xFFFFFFFF)))
 
@@ -124,44 +140,43 @@ class Fused:
         key, learner, bad, version = place(
             (key, state.learner, state.bad, state.version), self._mesh, divided=False
         )
-        return AnakinState(Simulated(lanes, policy, key), learner, bad, version)
+        held = self._intake.place(state.held, self._mesh)
+        return AnakinState(Simulated(lanes, policy, key), learner, bad, version, held)
 
     def _traced(self, state: AnakinState) -> tuple[AnakinState, Report]:
         with tracing_over(self._mesh):
-            state, (metrics, sums) = jax.lax.scan(
+            state, (metrics, updates, sums) = jax.lax.scan(
                 self._iteration, state, None, length=self._iterations
             )
-        totals = jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), sums._replace(is_bad=()))
+        totals = jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), sums)
         totals = totals._replace(is_bad=jnp.any(sums.is_bad))
-        return state, Report(jax.tree.map(jnp.mean, metrics), totals, state.bad)
-
-    def _iteration(self, state: AnakinState, _: None) -> tuple[AnakinState, Any]:
-        """A rollout, and an update from each of its batches."""
-        params = self.algorithm.variables(state.learner)
-        simulated, data, sums = simulation.rollout(
-            self.environment, self._policy, params, state.simulated, self.length
+        made = jnp.sum(updates, dtype=jnp.int32)
+        weights = updates / jnp.maximum(made, 1)
+        return state, Report(
+            jax.tree.map(lambda x: jnp.sum(weights * x), metrics), made, totals, state.bad
         )
-        batches = self.num_envs // self._batch_size
-        if batches > 1:  # every batch has rows of every device
-            data = jax.tree.map(
-                lambda x: x.reshape(-1, batches, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape),
-                data,
-            )
-        else:
-            data = spread(data)
-        ones = jnp.ones((self.num_envs,), jnp.float32)
-        learner, update, bad = self._many(
-            state.learner, data, ones, jnp.float32(self.num_envs), state.bad, state.version
+
+    def _iteration(self, state: AnakinState, _: None) -> tuple[AnakinState, Brought]:
+        learning = Learning(state.learner, state.bad, state.version)
+        learning, simulated, held, brought = self._intake.iterate(
+            learning, state.simulated, state.held
         )
         simulated = Simulated(
             spread(simulated.lanes), spread(simulated.policy), replicate(simulated.key)
         )
-        new = AnakinState(simulated, replicate(learner), bad, state.version + batches)
-        return new, (update.metrics, sums)
+        learner, bad, version = learning
+        return AnakinState(simulated, replicate(learner), bad, version, held), brought
 
 
-def _window(builder: AbstractBuilder, spec: EnvironmentSpec) -> int:
-    """Rows of the windows that an agent learns from."""
+def make_intake(
+    builder: AbstractBuilder, environment: AbstractSimulation, num_envs: int
+) -> AbstractIntake:
+    """The intake that fits the table which an agent learns from.
+
+    Raises:
+      UsageError: there is none, or the numbers do not fit together.
+    """
+    spec = environment.spec
     name = builder.batches.table
     table = next(table for table in builder.tables(spec) if table.name == name)
     cut = builder.cuts(spec)[name]
@@ -171,8 +186,18 @@ def _window(builder: AbstractBuilder, spec: EnvironmentSpec) -> int:
         and cut.across_episodes
         and cut.length == table.view.length > 1
     ):
-        return cut.length
+        return Windows(builder, environment, num_envs, cut.length - 1)
+    if (
+        isinstance(cut, CutTransitions)
+        and isinstance(table.view, Transitions)
+        and cut.n_step == table.view.n_step
+        and isinstance(table.sampler, Uniform | Prioritised)
+        and isinstance(table.remover, Oldest)
+        and table.max_times_sampled is None
+    ):
+        return FromReplay(builder, environment, num_envs, table, table.view)
     raise UsageError(
-        f"anakin: {builder.name} learns from {table.view}, cut by {cut}; take an agent that learns "
-        "from windows across the ends of episodes, such as ppo or impala"
+        f"anakin: {builder.name} learns from {table.view} of {table.sampler}, cut by {cut}; take "
+        "an agent that learns from windows across the ends of episodes, such as ppo or impala, or "
+        "from transitions of a replay, such as dqn"
     )

@@ -14,6 +14,7 @@ from typing import Literal
 import lpml
 from lpml.agents.anakin import Anakin
 from lpml.agents.builder import AbstractBuilder
+from lpml.agents.dqn import DQNBuilder, DQNConfig
 from lpml.agents.environments import solved_at
 from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
@@ -28,7 +29,7 @@ from lpml.programs.ppo import adapted
 
 
 def program(
-    agent: Literal["ppo", "impala"] = "ppo",
+    agent: Literal["ppo", "impala", "dqn"] = "ppo",
     env: str = "CartPole-v1",
     num_envs: int = 32,
     iterations: int = 8,
@@ -40,17 +41,18 @@ def program(
     seed: int = 0,
     ppo: PPOConfig = PPOConfig(),  # noqa: B008 - frozen
     impala: ImpalaConfig = ImpalaConfig(),  # noqa: B008 - frozen
+    dqn: DQNConfig = DQNConfig(),  # noqa: B008 - frozen
 ) -> lpml.Program:
     """An agent in the same jitted loop as its environments; stops when the environment is solved.
 
     Options of the agent that have their defaults become those known to be good for the
-    environment, and a batch is one window of each environment.
+    environment, and a batch of ppo or impala is one window of each environment.
 
     Args:
-      agent: ppo or impala.
+      agent: ppo, impala or dqn.
       env: CartPole-v1, Catch, GridWorld, Pendulum-v1, or gymnax/NAME.
       num_envs: environments, stepped together on the device.
-      iterations: rollouts, and updates from them, of one call of the device.
+      iterations: rollouts (of dqn: ticks), and updates from them, of one call of the device.
       target_return: ends the program when the evaluator's mean return reaches it; without it 475
         on CartPole-v1, 0.95 on Catch, -200 on Pendulum-v1, 0.9 on GridWorld, elsewhere never.
       max_actor_steps: ends the program after so many steps of all environments.
@@ -60,13 +62,14 @@ def program(
       seed: of everything that is drawn.
       ppo: options of the agent, if it is ppo.
       impala: options of the agent, if it is impala.
+      dqn: options of the agent, if it is dqn.
 
     Raises:
       UsageError: there is no such environment or agent, or the numbers do not fit together.
     """
     name = env if env.startswith(("jax/", "gymnax/")) else f"jax/{env}"
     environment = simulation_named(name)
-    builder = make_builder(agent, env, num_envs, ppo, impala)
+    builder = make_builder(agent, env, num_envs, ppo, impala, dqn)
     if iterations < 1 or evaluation_episodes < 1:
         raise UsageError(
             f"iterations={iterations}, evaluation_episodes={evaluation_episodes}: give at least 1"
@@ -99,7 +102,12 @@ def program(
 
 
 def make_builder(
-    agent: str, env: str, num_envs: int, ppo: PPOConfig, impala: ImpalaConfig
+    agent: str,
+    env: str,
+    num_envs: int,
+    ppo: PPOConfig = PPOConfig(),  # noqa: B008 - frozen
+    impala: ImpalaConfig = ImpalaConfig(),  # noqa: B008 - frozen
+    dqn: DQNConfig = DQNConfig(),  # noqa: B008 - frozen
 ) -> AbstractBuilder:
     """The agent, with what is known of the environment where its options leave that open."""
     name = env.rpartition("/")[2]
@@ -108,8 +116,10 @@ def make_builder(
         if config.batch_size == ImpalaConfig().batch_size:
             config = dataclasses.replace(config, batch_size=num_envs)
         return ImpalaBuilder(config)
+    if agent == "dqn":
+        return DQNBuilder(dqn)
     if agent != "ppo":
-        raise UsageError(f"anakin: agent={agent!r}; there are ppo and impala")
+        raise UsageError(f"anakin: agent={agent!r}; there are ppo, impala and dqn")
     if ppo.minibatches == PPOConfig().minibatches and name != "Pendulum-v1":
         ppo = dataclasses.replace(ppo, minibatches=8)
     return PPOBuilder(adapted(ppo, name, num_envs))
