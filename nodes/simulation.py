@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from lpml.nodes.acting import Policy, PolicyState
 from lpml.nodes.environment import EnvironmentSpec
@@ -51,6 +53,14 @@ class AbstractSimulation(ABC):
         `terminated`: the episode ended for good; `truncated`: time cut it off. The observation is
         the one that the action led to, not the first of another episode.
         """
+
+
+class AbstractDrawn(AbstractSimulation):
+    """A simulation that can draw itself, for `lpml render`."""
+
+    @abstractmethod
+    def render(self, state: State) -> npt.NDArray[np.uint8]:
+        """A picture of one state, `[H, W, 3]`: numpy, on the host; H and W are always the same."""
 
 
 class Lanes(NamedTuple):

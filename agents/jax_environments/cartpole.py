@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, final
 import jax
 import jax.numpy as jnp
 
+from lpml.agents.jax_environments import drawing
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.nodes.simulation import AbstractSimulation
+from lpml.nodes.simulation import AbstractDrawn
 
 _GRAVITY, _TOTAL_MASS, _POLE_MASS, _HALF_LENGTH = 9.8, 1.1, 0.1, 0.5
 _FORCE, _SECONDS = 10.0, 0.02
@@ -35,7 +36,7 @@ class CartPoleState(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class CartPole(AbstractSimulation):
+class CartPole(AbstractDrawn):
     """Reward 1 a step until the pole falls or the cart leaves; cut off after `limit` steps."""
 
     limit: int = 500
@@ -74,6 +75,18 @@ class CartPole(AbstractSimulation):
         )
         fallen = (jnp.abs(new.x) > _MAX_X) | (jnp.abs(new.theta) > _MAX_THETA)
         return new, _observe(new), jnp.ones((), jnp.float32), fallen, new.steps >= self.limit
+
+    def render(self, state: CartPoleState) -> drawing.Picture:
+        picture = drawing.paper(200, 300)
+        scale = 300 / (2 * _MAX_X + 0.6)  # pixels of a metre
+        x, y, theta = 150 + scale * float(state.x), 150.0, float(state.theta)
+        length = 2 * _HALF_LENGTH * 100
+        tip = x + length * math.sin(theta), y - length * math.cos(theta)
+        drawing.line(picture, (0, y + 12), (300, y + 12), 1, drawing.GREY)
+        drawing.box(picture, (x - 22, y - 4), (44, 16), drawing.INK)
+        drawing.line(picture, (x, y), tip, 7, drawing.RED)
+        drawing.disc(picture, (x, y), 3, drawing.PAPER)
+        return picture
 
 
 def _observe(state: CartPoleState) -> Any:

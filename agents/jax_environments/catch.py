@@ -11,9 +11,11 @@ from typing import NamedTuple, final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from lpml.agents.jax_environments import drawing
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.nodes.simulation import AbstractSimulation
+from lpml.nodes.simulation import AbstractDrawn
 
 
 class CatchState(NamedTuple):
@@ -26,7 +28,7 @@ class CatchState(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Catch(AbstractSimulation):
+class Catch(AbstractDrawn):
     """`lpml.agents.catch.Catch`, one board: +1 for a ball that is caught, -1 for one that is not.
 
     An observation is the board, float32, with a 1 for the ball and one for the paddle. Actions are
@@ -61,6 +63,12 @@ class Catch(AbstractSimulation):
         caught = jnp.where(new.column == paddle, jnp.float32(1), jnp.float32(-1))
         reward = jnp.where(last, caught, jnp.float32(0))
         return new, self._observe(new), reward, last, jnp.zeros((), jnp.bool_)
+
+    def render(self, state: CatchState) -> drawing.Picture:
+        cells = np.zeros((self.rows, self.columns), np.int32)
+        cells[-1, int(state.paddle)] = 1
+        cells[int(state.row), int(state.column)] = 2
+        return drawing.board(cells, {1: drawing.INK, 2: drawing.RED}, 20)
 
     def _observe(self, state: CatchState) -> jax.Array:
         rows, columns = jnp.arange(self.rows)[:, None], jnp.arange(self.columns)[None]

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpml.agents.jax_environments import drawing
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.nodes.simulation import AbstractSimulation
+from lpml.nodes.simulation import AbstractDrawn
 
 _MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)], np.int32)  # up, down, left, right
 
@@ -25,7 +26,7 @@ class GridState(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class GridWorld(AbstractSimulation):
+class GridWorld(AbstractDrawn):
     """+1 for reaching the goal, `-cost` for every step before; cut off after `limit` steps.
 
     An observation is `[2, size, size]` float32: a 1 where the agent is, and one where the goal is.
@@ -60,6 +61,13 @@ class GridWorld(AbstractSimulation):
         found = jnp.all(place == state.goal)
         reward = jnp.where(found, jnp.float32(1), jnp.float32(-self.cost))
         return new, self._observe(new), reward, found, new.steps >= self.limit
+
+    def render(self, state: GridState) -> drawing.Picture:
+        cells = np.zeros((self.size, self.size), np.int32)
+        goal, place = (np.asarray(where).tolist() for where in (state.goal, state.place))
+        cells[goal[0], goal[1]] = 1
+        cells[place[0], place[1]] = 2
+        return drawing.board(cells, {1: drawing.BLUE, 2: drawing.RED}, 24)
 
     def _cell(self, number: jax.Array) -> jax.Array:
         return jnp.stack([number // self.size, number % self.size])

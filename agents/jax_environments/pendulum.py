@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpml.agents.jax_environments import drawing
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.nodes.simulation import AbstractSimulation
+from lpml.nodes.simulation import AbstractDrawn
 
 _GRAVITY, _SECONDS, _MAX_SPEED, _MAX_TORQUE = 10.0, 0.05, 8.0, 2.0
 
@@ -29,7 +30,7 @@ class PendulumState(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Pendulum(AbstractSimulation):
+class Pendulum(AbstractDrawn):
     """Costs for angle, speed and torque; never ends for good, cut off after `limit` steps."""
 
     limit: int = 200
@@ -61,6 +62,14 @@ class Pendulum(AbstractSimulation):
         new = PendulumState(state.theta + speed * _SECONDS, speed, state.steps + 1)
         never = jnp.zeros((), jnp.bool_)
         return new, _observe(new), -cost, never, new.steps >= self.limit
+
+    def render(self, state: PendulumState) -> drawing.Picture:
+        picture = drawing.paper(200, 200)
+        theta = float(state.theta)  # 0 is upright, and it grows to the left
+        tip = 100 - 75 * math.sin(theta), 100 - 75 * math.cos(theta)
+        drawing.line(picture, (100, 100), tip, 12, drawing.RED)
+        drawing.disc(picture, (100, 100), 5, drawing.INK)
+        return picture
 
 
 def _observe(state: PendulumState) -> jax.Array:
