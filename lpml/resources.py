@@ -48,6 +48,20 @@ class Resources:
                 raise GraphError(f"Resources(env={{{name!r}: {value!r}}}): give a string")
 
 
+Spreading = Literal["pack", "spread", "strict_pack", "strict_spread"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """On which hosts of a cluster the nodes of one group, and of groups inside it, go."""
+
+    spreading: Spreading
+    """`pack`: on as few as may be. `spread`: on as many as may be. `strict_pack`: all on one.
+    `strict_spread`: each on another."""
+    scope: str
+    """The group in which that was said."""
+
+
 @dataclass(frozen=True)
 class Restart:
     """What happens when a node dies. Make one by `never`, `on_failure` or `always`.

@@ -39,14 +39,17 @@ ABOVE = {
 
 # Optional packages, and the one file that may import each.
 OPTIONAL = {
-    "ray": "lpml/launchers/ray.py",
+    "ray": "lpml/launchers/ray_engine.py",
     "launchpad": "lpml/launchers/launchpad.py",
     "courier": "lpml/launchers/launchpad.py",
     "reverb": "nodes/replay/reverb.py",
     "gymnasium": "agents/gym.py",
+    "envpool": "agents/envpool.py",
+    "ale_py": "agents/atari.py",
     "gymnax": "agents/jax_environments/gymnax.py",
     "dm_env": "agents/dm.py",
     "matplotlib": "lpml/record/plot.py",
+    "PIL": "agents/pictures.py",
     "tensorboardX": "lpml/record/tensorboard.py",
 }
 

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, final, get_args
 
 from lpml.errors import GraphError
 from lpml.graph.arguments import argument_faults
 from lpml.graph.methods import method_faults
 from lpml.graph.node import Node, P, S
-from lpml.resources import Resources, Restart
+from lpml.resources import Placement, Resources, Restart, Spreading
 from lpml.service import Interface
 
 _LABEL = re.compile(r"[A-Za-z0-9_.-]+")
@@ -34,6 +34,7 @@ class Declared:
     restart: Restart
     colocation: str | None
     """Nodes with the same key share one process; `None` = a process of its own."""
+    placement: Placement
     interface: Interface
 
 
@@ -43,9 +44,10 @@ class _Group:
     resources: Resources | None
     restart: Restart | None
     colocation: str | None
+    placement: Placement | None
 
 
-_OUTSIDE = _Group((), None, None, None)
+_OUTSIDE = _Group((), None, None, None, None)
 
 
 @final
@@ -88,6 +90,7 @@ class Program:
         resources: Resources | None = None,
         restart: Restart | None = None,
         colocate: bool = False,
+        placement: Spreading | None = None,
     ) -> AbstractContextManager[None]:
         """Nodes added in the block belong to the group `label`. Groups nest.
 
@@ -97,15 +100,23 @@ class Program:
             those of the group around it, or of the service's role.
           restart: likewise.
           colocate: all nodes of the group, and of groups inside it, share one process.
+          placement: on which hosts of a cluster its nodes go: `pack`, on as few as may be (where
+            nothing else is said); `spread`, on as many as may be; `strict_pack`, all on one;
+            `strict_spread`, each on another. A launcher of one machine has nothing to place.
+            `None` = as the group around it.
 
         Raises:
-          GraphError: the label has other characters.
+          GraphError: the label has other characters, or there is no such placement.
         """
+        if placement is not None and placement not in get_args(Spreading):
+            known = ", ".join(get_args(Spreading))
+            raise GraphError(f"group({label!r}, placement={placement!r}): give one of {known}")
         outer = self._groups[-1]
         path = (*outer.path, _checked(label, "a group's label"))
         key = outer.colocation or ("/".join(path) if colocate else None)
+        placed = Placement(placement, "/".join(path)) if placement else outer.placement
         return self._entered(
-            _Group(path, resources or outer.resources, restart or outer.restart, key)
+            _Group(path, resources or outer.resources, restart or outer.restart, key, placed)
         )
 
     @contextmanager
@@ -174,6 +185,7 @@ class Program:
             resources=surrounding.resources or _role_default(node, "lpml_resources", Resources()),
             restart=surrounding.restart or _role_default(node, "lpml_restart", Restart.never()),
             colocation=surrounding.colocation,
+            placement=surrounding.placement or Placement("pack", group),
             interface=origin.interface,
         )
 

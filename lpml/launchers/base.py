@@ -78,6 +78,16 @@ class AbstractLauncher(ABC):
     @abstractmethod
     def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None: ...
 
+    @classmethod
+    def refusals(cls, plan: Plan) -> list[str]:
+        """What a plan asks for and this engine can never give, one line each.
+
+        Raises:
+          LaunchError: the cluster that the plan is for cannot be asked.
+        """
+        del plan
+        return []
+
     @abstractmethod
     def now(self) -> float:
         """The time that events and deadlines are in."""

@@ -125,8 +125,13 @@ def threads(resources: Resources) -> int:
     return max(1, math.ceil(resources.cpu))
 
 
-def environment(resources: Resources, gpus: tuple[str, ...]) -> dict[str, str]:
-    """The variables of one node. `Resources.env` has the last word."""
+def environment(resources: Resources, gpus: tuple[str, ...] | None) -> dict[str, str]:
+    """The variables of one node. `Resources.env` has the last word.
+
+    Args:
+      resources: what it needs.
+      gpus: the accelerators that it sees; `None` = a cluster gives it those that it asked for.
+    """
     count = str(threads(resources))
     variables = {
         "OMP_NUM_THREADS": count,
@@ -135,17 +140,19 @@ def environment(resources: Resources, gpus: tuple[str, ...]) -> dict[str, str]:
         "NUMEXPR_NUM_THREADS": count,
         "VECLIB_MAXIMUM_THREADS": count,
         "NPROC": count,  # the size of XLA's pool on the CPU
-        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
     }
+    if gpus is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if count == "1":
         flags = os.environ.get("XLA_FLAGS", "")
         variables["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
-    if not gpus:
+    on_cpu = not resources.gpu if gpus is None else not gpus
+    if on_cpu:
         variables["JAX_PLATFORMS"] = "cpu"
     share = resources.gpu_memory
     if share is None and 0 < resources.gpu < 1:
         share = resources.gpu
-    if gpus and share is not None:
+    if not on_cpu and share is not None:
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{share:g}"
         variables["XLA_CLIENT_MEM_FRACTION"] = f"{share:g}"
     return {**variables, **resources.env}

@@ -24,15 +24,18 @@ _CRASHES = {
 }
 
 
-def decode(code: int, *, peak: int = 0, machine: int = 0, oom: bool = False) -> str:
+def decode(code: int | None, *, peak: int = 0, machine: int = 0, oom: bool = False) -> str:
     """One line for an exit.
 
     Args:
-      code: exit code, or minus the signal's number (`os.waitstatus_to_exitcode`).
+      code: exit code, or minus the signal's number (`os.waitstatus_to_exitcode`); `None` = nobody
+        knows, since it was not our child.
       peak: bytes of main memory that the process used at most.
       machine: bytes of main memory of the machine, to judge the peak by.
       oom: whether the kernel has killed something for want of memory since the run began.
     """
+    if code is None:
+        return "was killed or crashed; the log may say where"
     if code >= 0:
         return f"exited with status {code}" + ("" if code else " before it was asked to")
     try:

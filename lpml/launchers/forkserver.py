@@ -169,7 +169,8 @@ class ForkServer:
         except OSError as error:
             for fd in fds:
                 os.close(fd)
-            self._send({"what": "refused", "key": key, "why": str(error)})
+            why = f"it could not be forked ({error}); see `ulimit -u`"
+            self._send({"what": "refused", "key": key, "why": why})
             return None
         if pid == 0:
             return self._become_node(fds)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lpml.errors import UsageError
+from lpml.launchers.compiling import compile
 from lpml.launchers.names import check_name
-from lpml.launchers.plan import compile
 from lpml.launchers.run import Run
 
 # The rest is imported when something is launched: `import lpml` stays cheap.
@@ -23,6 +23,7 @@ def launch(
     program: Program,
     launch: str = "local_mp",
     *,
+    address: str | None = None,
     directory: Path | str | None = None,
     terminal: bool = True,
     stop_timeout: float = 10.0,
@@ -36,8 +37,10 @@ def launch(
 
     Args:
       program: the graph.
-      launch: where it runs: `local_mp` processes, `local_mt` threads, `test` threads with a time
-        limit and a run folder that is removed at the end.
+      launch: where it runs: `local_mp` processes, `local_mt` threads, `ray` actors of a Ray
+        cluster, `test` threads with a time limit and a run folder that is removed at the end.
+      address: of the Ray cluster, for `ray`: `auto` (the one of this machine) or `HOST:PORT`;
+        `None` = that of RAY_ADDRESS, and without one a Ray of this run on this machine.
       directory: the folder that run folders are made in; `None` = `LPML_RUNS`, else `./runs`.
       terminal: whether what nodes print is shown here, each line with its node.
       stop_timeout: seconds that a stop may take before what still runs is killed.
@@ -74,7 +77,7 @@ def launch(
     from lpml.record.folder import RunFolder
 
     check_name(launch)
-    plan = compile(program, launch)
+    plan = compile(program, launch, address=address)
     temporary = launch == "test" and directory is None
     if launch == "test" and time_limit is None:
         time_limit = TEST_TIME_LIMIT

@@ -1,4 +1,4 @@
-"""What is started, where and with what: a program made ready for one launcher."""
+"""What is started, where and with what: plain values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
-from lpml.errors import GraphError
-from lpml.launchers.names import check_name, uses_processes
-from lpml.resources import Resources, Restart
+from lpml.resources import Placement, Resources, Restart
 from lpml.service import Interface
 
 if TYPE_CHECKING:
     from lpml.graph.check import Edge
-    from lpml.graph.program import Program
 
 
 @final
@@ -39,6 +36,8 @@ class NodePlan:
     """What is set in its process before it imports anything of its own."""
     process: str = ""
     """Nodes with the same key share a process."""
+    placement: Placement = field(default_factory=lambda: Placement("pack", ""))
+    """On which hosts of a cluster."""
     address: str = ""
     """Where it will be reached; "" until it is launched."""
 
@@ -56,6 +55,8 @@ class Plan:
     program: str
     launch: str
     nodes: tuple[NodePlan, ...]
+    cluster: str | None = None
+    """The address of the Ray cluster that it is for; `None` = this machine alone."""
 
     def may_return(self, node: NodePlan) -> bool:
         """Whether the node may be started again: by its own policy, or since the run is set back.
@@ -72,6 +73,7 @@ class Plan:
         return {
             "program": self.program,
             "launch": self.launch,
+            "cluster": self.cluster,
             "nodes": [_node_json(node) for node in self.nodes],
         }
 
@@ -94,53 +96,6 @@ def _node_json(node: NodePlan) -> dict[str, Any]:
         "stateful": node.stateful,
         "environment": dict(node.environment),
         "process": node.process,
+        "placement": dataclasses.asdict(node.placement),
         "address": node.address,
     }
-
-
-def compile(program: Program, launch: str = "local_mp") -> Plan:
-    """Checks a program and says what a launcher would start.
-
-    Args:
-      program: the graph.
-      launch: the launcher's name.
-
-    Returns:
-      The plan; it can be printed, and nothing was started.
-
-    Raises:
-      GraphError: the program has faults; all of them are in it.
-      UsageError: there is no such launcher.
-    """
-    from lpml.graph.check import examine, payload
-    from lpml.launchers import devices
-
-    check_name(launch)
-    machine = devices.Machine.find()
-    declared = program.nodes
-    needs = {node.name: node.resources for node in declared}
-    found = examine(program)
-    faults = [*found.faults]
-    faults += devices.faults(needs, machine)
-    if faults:
-        raise GraphError(*faults)
-    apart = uses_processes(launch)
-    places = devices.place(needs, machine)
-    nodes = []
-    for node in declared:
-        nodes.append(
-            NodePlan(
-                name=node.name,
-                group=node.group,
-                index=node.index,
-                service=getattr(node.service, "__name__", type(node.service).__name__),
-                interface=node.interface,
-                payload=payload(node).data,
-                edges=tuple(edge for edge in found.edges if edge.source == node.name),
-                resources=node.resources,
-                restart=node.restart,
-                environment=devices.environment(node.resources, places[node.name]) if apart else {},
-                process=(node.colocation or node.name) if apart else "launcher",
-            )
-        )
-    return Plan(program.name, launch, tuple(nodes))

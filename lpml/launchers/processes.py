@@ -25,6 +25,7 @@ from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
 from lpml.launchers.listeners import Listeners
+from lpml.launchers.part import Part, Starter
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.preloading import needed
 from lpml.launchers.process import NodeProcess
@@ -41,10 +42,17 @@ MARK = "LPML_SOCKETS_OF_RUN"
 
 @final
 class ProcessLauncher(AbstractLauncher):
-    """The engine of `local_mp`."""
+    """The engine of `local_mp`, and of one host of an engine of several.
 
-    def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None:
+    Args:
+      part: which nodes are here, and how they are started; `None` = all, forked.
+    """
+
+    def __init__(
+        self, plan: Plan, folder: RunFolder, sockets: Path, part: Part | None = None
+    ) -> None:
         self._plan = plan
+        self._part = part
         self._folder = folder
         self._sockets = sockets
         self._lock = threading.Lock()  # for `_clients` and `_wake_in`
@@ -62,7 +70,9 @@ class ProcessLauncher(AbstractLauncher):
         self._of: dict[str, NodeProcess] = {}  # {node: its process}
         self._listeners = Listeners(sockets)
         _make_room(len(plan.nodes))
-        self._server = take(needed([node.payload for node in plan.nodes]))
+        self._server: Starter = (
+            take(needed([node.payload for node in plan.nodes])) if part is None else part.starter
+        )
         try:
             self._prepare()
         except OSError as error:
@@ -79,12 +89,16 @@ class ProcessLauncher(AbstractLauncher):
         self._server.send({"what": "sockets", "folder": str(sockets)})
 
     def _prepare(self) -> None:
-        for node in self._plan.nodes:
+        here = [node for node in self._plan.nodes if self._is_here(node)]
+        for node in here:
             process = self._processes.setdefault(node.process, NodeProcess(node.process, []))
             process.nodes.append(node)
             self._of[node.name] = process
-        for node in self._plan.nodes:
+        for node in here:
             self._prepare_node(node)
+
+    def _is_here(self, node: NodePlan) -> bool:
+        return self._part is None or node.name in self._part.nodes
 
     def _prepare_node(self, node: NodePlan) -> None:
         self._folder.log_file(node.name).touch()
@@ -93,7 +107,7 @@ class ProcessLauncher(AbstractLauncher):
     def replan(self, plan: Plan) -> None:
         known = {node.name for node in self._plan.nodes}
         _make_room(len(plan.nodes))
-        new = [node for node in plan.nodes if node.name not in known]
+        new = [node for node in plan.nodes if node.name not in known and self._is_here(node)]
         try:
             for node in new:
                 self._interfaces[node.name] = node.interface
@@ -160,16 +174,16 @@ class ProcessLauncher(AbstractLauncher):
             self.wake()
         elif kill:
             # A server that was stopped can still be told; one that is gone takes its nodes along.
-            system.kill(self._server.process.pid, signal.SIGCONT)
+            self._server.rouse()
             self._signal(process, signal.SIGKILL)
         else:
             self._signal(process, signal.SIGTERM, signal.SIGCONT)
 
     def _signal(self, process: NodeProcess, *numbers: int) -> None:
-        if process.pid and not process.exited:
-            self._server.send(
-                {"what": "signal", "pid": process.pid, "numbers": [int(n) for n in numbers]}
-            )
+        if process.forked and not process.exited:
+            numbers = tuple(map(int, numbers))
+            message = {"what": "signal", "pid": process.pid, "key": process.key}
+            self._server.send({**message, "numbers": numbers})
 
     def _fork_some(self) -> None:
         while self._waiting and self._flying < _AT_ONCE:
@@ -179,7 +193,9 @@ class ProcessLauncher(AbstractLauncher):
         spec = system.memory_file("lpml-spec", pickle.dumps(self._spec(process), protocol=5))
         ours, theirs = socket.socketpair()
         listeners = [self._listeners.descriptor(node.name) for node in process.nodes]
-        self._server.send({"what": "fork", "key": process.key}, [theirs.fileno(), spec, *listeners])
+        attempt = max(process.attempts.values())
+        message = {"what": "fork", "key": process.key, "attempt": attempt}
+        self._server.send(message, [theirs.fileno(), spec, *listeners])
         os.close(spec)
         theirs.close()
         # Where an attempt may follow, we keep the socket: callers wait in its backlog meanwhile.
@@ -189,7 +205,8 @@ class ProcessLauncher(AbstractLauncher):
         self._selector.register(ours, selectors.EVENT_READ, process)
 
     def _spec(self, process: NodeProcess) -> ProcessSpec:
-        environment = {**os.environ, **process.nodes[0].environment, MARK: str(self._sockets)}
+        part = self._part
+        environment = {**process.nodes[0].environment, MARK: str(self._sockets)}
         names = {edge.target for node in process.nodes for edge in node.edges}
         return ProcessSpec(
             program=self._plan.program,
@@ -201,23 +218,21 @@ class ProcessLauncher(AbstractLauncher):
                     node.index,
                     node.interface,
                     node.payload,
-                    self._listeners.address(node.name),
+                    self.address(node.name),
                     str(self._folder.log_file(node.name)),
                     process.attempts[node.name],
                     self._states.get(node.name, ""),
                 )
                 for node in process.nodes
             ),
-            peers={
-                name: Peer(name, self._listeners.address(name), self._interfaces[name])
-                for name in names
-            },
-            environment=environment,
+            peers={name: Peer(name, self.address(name), self._interfaces[name]) for name in names},
+            environment=environment if part is not None else {**os.environ, **environment},
             threads=max(devices.threads(node.resources) for node in process.nodes),
-            path=tuple(str(Path(entry).absolute()) for entry in sys.path),
-            cwd=os.getcwd(),
-            argv0=sys.argv[0] if sys.argv else "",
+            path=absolute_path() if part is None else part.path,
+            cwd=os.getcwd() if part is None else part.cwd,
+            argv0=(sys.argv[0] if sys.argv else "") if part is None else part.argv0,
             stacks=str(self._stack_file(process)),
+            host="" if part is None else part.host,
         )
 
     def _stack_file(self, process: NodeProcess) -> Path:
@@ -261,7 +276,7 @@ class ProcessLauncher(AbstractLauncher):
                 events += [Event("begun", node.name, now) for node in process.nodes]
             elif message["what"] == "refused":
                 self._flying -= 1
-                how = f"no process could be forked ({message['why']}); see `ulimit -u`"
+                how = f"no process could be started: {message['why']}"
                 events += self._forget(process, how, clean=False, at=self.now())
             elif message["what"] == "exited":
                 process.peak = message["peak"]
@@ -271,7 +286,7 @@ class ProcessLauncher(AbstractLauncher):
             events += self._server_died()
         return events
 
-    def _judge(self, process: NodeProcess, code: int) -> tuple[str, bool]:
+    def _judge(self, process: NodeProcess, code: int | None) -> tuple[str, bool]:
         oom = system.oom_kills() > self._oom_before
         how = exits.decode(code, peak=process.peak, machine=self._machine.memory, oom=oom)
         return ("", True) if code == 0 else (how, False)
@@ -351,13 +366,14 @@ class ProcessLauncher(AbstractLauncher):
                 self._wake_in.send(b"w")
 
     def address(self, node: str) -> str:
-        return self._listeners.address(node)
+        given = None if self._part is None else self._part.addresses.get(node)
+        return self._listeners.address(node) if given is None else given
 
     def client(self, node: str) -> Any:
         with self._lock:
             if node not in self._clients:
                 self._clients[node] = wire.connect(
-                    self._listeners.address(node),
+                    self.address(node),
                     self._interfaces[node],
                     node=node,
                     caller="launcher",
@@ -390,6 +406,11 @@ class ProcessLauncher(AbstractLauncher):
             lambda number: self._signal(process, number),
             timeout,
         )
+
+
+def absolute_path() -> tuple[str, ...]:
+    """Where this process looks for modules, also for processes in other folders."""
+    return tuple(str(Path(entry).absolute()) for entry in sys.path)
 
 
 def _make_room(nodes: int) -> None:

@@ -100,6 +100,12 @@ def publish(folder: Path, run: str, program: str, launch: str, run_folder: Path)
     part.rename(folder / "run.json")
 
 
+def mark_host(folder: Path) -> None:
+    """Says that this process serves a run of elsewhere: `sweep` asks whether it still lives."""
+    pid = os.getpid()
+    (folder / "host.json").write_text(json.dumps([pid, system.start_time(pid)]))
+
+
 def runs() -> list[RunInfo]:
     """The runs of this user on this machine whose launchers are alive, oldest first."""
     found = []
@@ -114,7 +120,7 @@ def sweep() -> None:
     """Removes the folders of runs whose launcher is dead."""
     for path in _folders():
         info = _read(path)
-        if info is not None and not info.alive:
+        if (info is not None and not info.alive) or _host_is_dead(path):
             remove(path)
 
 
@@ -137,3 +143,11 @@ def _read(folder: Path) -> RunInfo | None:
         return RunInfo(**json.loads((folder / "run.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _host_is_dead(folder: Path) -> bool:
+    try:
+        pid, started = json.loads((folder / "host.json").read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+    return not system.is_alive(pid, started)

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lpml.errors import LaunchError
-from lpml.launchers import pipes
+from lpml.launchers import pipes, system
 from lpml.launchers.forkserver import preloads
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -68,6 +69,10 @@ class ServerProcess:
         """Sends a message; one that cannot arrive is lost, and `inbox.ended` will say so."""
         with self._sending, contextlib.suppress(OSError):
             pipes.send(self.socket, message, fds)
+
+    def rouse(self) -> None:
+        """One that was stopped by a signal can be told again."""
+        system.kill(self.process.pid, signal.SIGCONT)
 
     @property
     def last_words(self) -> str:

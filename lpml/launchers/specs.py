@@ -53,3 +53,8 @@ class ProcessSpec:
     argv0: str
     stacks: str
     """The file that stacks are written to when the interpreter is stuck."""
+    host: str = ""
+    """Names the host among those of the run; "" where there is only one.
+
+    On one of several the process was not forked for us, and `environment` goes on top of its own.
+    """

@@ -27,19 +27,24 @@ from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.host import Host
 from lpml.launchers.local import Door
 from lpml.launchers.specs import NodeSpec, ProcessSpec
+from lpml.wire.places import set_host
 
 
 def run_process(control_fd: int, spec_fd: int, listeners: list[int]) -> None:
     """The life of a node's process, from the fork to the exit. Never returns."""
-    code = 1
+    _leave(run(control_fd, spec_fd, listeners))
+
+
+def run(control_fd: int, spec_fd: int, listeners: list[int]) -> int:
+    """The life of a node's process, up to its exit code."""
     try:
         with open(spec_fd, "rb") as file:
             spec: ProcessSpec = pickle.load(file)
         process = _Process(spec, socket.socket(fileno=control_fd), listeners)
-        code = process.main()
+        return process.main()
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
-    _leave(code)
+        return 1
 
 
 def _leave(code: int) -> None:
@@ -208,9 +213,13 @@ def _redirect(log: str) -> None:
 def _set_up(spec: ProcessSpec) -> None:
     """Makes this process what an interpreter started for the node would be."""
     before = dict(os.environ)
-    os.environ.clear()
+    if spec.host:
+        set_host(spec.host)
+        sys.path[:0] = [entry for entry in spec.path if entry not in sys.path]
+    else:
+        os.environ.clear()
+        sys.path[:] = spec.path
     os.environ.update(spec.environment)
-    sys.path[:] = spec.path
     sys.argv[:] = [spec.argv0]
     with contextlib.suppress(OSError):  # the folder was removed; the launcher lives with that too
         os.chdir(spec.cwd)

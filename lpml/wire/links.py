@@ -11,6 +11,7 @@ from lpml.clock import find_scope
 from lpml.errors import NodeUnavailable, ProtocolError
 from lpml.service import Interface
 from lpml.wire.channel import Channel
+from lpml.wire.places import nearest
 from lpml.wire.sockets import Address, dial
 
 
@@ -43,7 +44,7 @@ class Link:
 
     def _connect(self, peer: Peer) -> Channel:
         try:
-            return Channel(dial(self.address), peer.node, peer.caller_name())
+            return Channel(dial(nearest(self.address)), peer.node, peer.caller_name())
         except ProtocolError:
             raise
         except OSError as error:

@@ -18,7 +18,7 @@ import pytest
 
 import lpml
 from lpml.launchers import Run, devices, exits, processes, rendezvous
-from lpml.launchers.plan import compile
+from lpml.launchers.compiling import compile
 from lpml.launchers.server_process import cool
 
 Launch = Callable[..., Run]

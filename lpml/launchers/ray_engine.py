@@ -1,0 +1,287 @@
+"""Every node an actor of a Ray cluster; the one file that imports ray.
+
+Ray finds room, starts the actors, knows which accelerators each has and notices when a host is
+lost. On each host an agent (`agent.HostAgent`, an actor as well) is to the nodes there what the
+launcher is on a single machine.
+"""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, final
+
+from lpml.clock import current_clock
+from lpml.errors import LaunchError, UsageError
+from lpml.launchers import demands
+from lpml.launchers.agent import Errand, HostAgent
+from lpml.launchers.demands import Unit, in_words, together
+from lpml.launchers.hosts import AbstractAgent, Cluster, HostLost, HostsLauncher
+from lpml.launchers.plan import NodePlan, Plan
+from lpml.launchers.seats import Seat
+from lpml.record.folder import RunFolder
+
+try:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import (
+        NodeAffinitySchedulingStrategy,
+        PlacementGroupSchedulingStrategy,
+    )
+except ImportError as error:
+    raise UsageError(
+        f"launch='ray' needs Ray, which cannot be imported ({error}); pip install 'lpml[ray]'"
+    ) from error
+
+_log = logging.getLogger("lpml")
+PATIENCE = "LPML_PLACEMENT_TIMEOUT"
+"""An environment variable: seconds to wait for room in a cluster (300)."""
+
+
+@final
+class RayLauncher(HostsLauncher):
+    """The engine of `ray`."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None:
+        super().__init__(plan, folder, sockets, RayCluster(plan.cluster, folder.name))
+
+    @classmethod
+    def refusals(cls, plan: Plan) -> list[str]:
+        with _connected(plan.cluster):
+            hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return demands.refusals(demands.units(plan.nodes), hosts)
+
+
+# The connection: one per process, for as long as somebody needs it.
+
+_lock = threading.Lock()
+_users = 0
+_folder = ""  # of a Ray that this process has started
+
+
+def _connect(address: str | None) -> None:
+    global _users, _folder
+    with _lock:
+        if _users == 0 and ray.is_initialized():
+            _users += 1  # somebody else's, who will end it
+        _users += 1
+        if _users > 1:
+            return
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        options |= {"configure_logging": False}
+        try:
+            if address is None:
+                _folder = tempfile.mkdtemp(prefix="lpml-ray-")
+                ray.init("local", include_dashboard=False, _temp_dir=_folder, **options)
+            else:
+                ray.init(address, runtime_env=_shipped(), **options)
+        except BaseException as error:
+            _users = 0
+            _remove_folder()
+            if not isinstance(error, Exception):
+                raise
+            what = "no Ray could be started here" if address is None else f"no Ray at {address}"
+            raise LaunchError(f"{what}: {_first_line(error)}") from error
+
+
+def _release() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            ray.shutdown()
+            _remove_folder()
+
+
+def _remove_folder() -> None:
+    global _folder
+    folder, _folder = _folder, ""
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    _connect(address)
+    try:
+        yield
+    finally:
+        _release()
+
+
+def _shipped() -> dict[str, Any]:
+    """The program's folder goes to the hosts, unless the job that we are part of sees to that."""
+    first = Path(sys.path[0] or ".").absolute()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or not any(first.glob("*.py")):
+        return {}
+    return {"working_dir": str(first), "excludes": ["runs", ".git", ".venv*", "__pycache__"]}
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@final
+class RayAgent(AbstractAgent):
+    """The agent of a host, over Ray's calls."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def tell(self, method: str, *args: Any) -> None:
+        call = getattr(self._actor, method).options(concurrency_group="orders")
+        call.remote(*args)
+
+    def ask(self, method: str, *args: Any, timeout: float = 30.0) -> Any:
+        group = "events" if method == "events" else "questions"
+        answer = getattr(self._actor, method).options(concurrency_group=group).remote(*args)
+        try:
+            return ray.get(answer, timeout=timeout)
+        except GetTimeoutError:
+            raise TimeoutError(f"it has not answered {method!r} within {timeout:g} s") from None
+        except RayActorError as error:
+            raise HostLost(_first_line(error)) from error
+        except RayTaskError as error:
+            raise error.cause from error
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            ray.kill(self._actor)
+
+
+@final
+class RayCluster(Cluster):
+    """Ray, for one run.
+
+    Args:
+      address: of the cluster; `None` = a Ray of this process's own.
+      run: the run's id.
+    """
+
+    def __init__(self, address: str | None, run: str) -> None:
+        self._embedded = address is None
+        self._run = run
+        self._lock = threading.Lock()
+        self._rooms: dict[str, tuple[Any, int, Unit]] = {}  # {process: (group, bundle, what)}
+        self._actors: dict[str, Any] = {}
+        self._closed = False
+        _connect(address)
+        self.here = str(ray.get_runtime_context().get_node_id())
+
+    def place(self, nodes: Iterable[NodePlan]) -> dict[str, str]:
+        groups = demands.groups(demands.units(nodes, shared=self._embedded)).values()
+        made = []
+        for units in groups:
+            bundles = [dict(unit.needs) for unit in units]
+            strategy = units[0].spreading.upper()
+            made.append((placement_group(bundles, strategy=strategy), units))
+        try:
+            self._wait([group for group, _ in made], [unit for each in groups for unit in each])
+        except BaseException:
+            for group, _ in made:
+                remove_placement_group(group)
+            raise
+        with self._lock:
+            for group, units in made:
+                for index, unit in enumerate(units):
+                    self._rooms[unit.process] = group, index, unit
+        return {unit.process: self._where(unit.process) for _, units in made for unit in units}
+
+    def _wait(self, groups: list[Any], units: list[Unit]) -> None:
+        patience = float(os.environ.get(PATIENCE, "300"))
+        ready = [group.ready() for group in groups]
+        end = current_clock().time() + patience
+        for round_ in itertools.count(1):
+            left = min(10.0, end - current_clock().time())
+            _, missing = ray.wait(ready, num_returns=len(ready), timeout=max(0.01, left))
+            if not missing or self._closed:
+                return
+            asked, free = together(u.needs for u in units), ray.available_resources()
+            words = f"asked for {in_words(asked)}; free are {in_words(free)}"
+            if current_clock().time() >= end:
+                raise LaunchError(
+                    f"the cluster had no room for {self._run} within {patience:g} s: {words}; "
+                    f"`ray status` shows who uses it; {PATIENCE}=SECONDS waits longer"
+                )
+            if round_ == 1:
+                _log.warning("%s waits for room in the cluster: %s", self._run, words)
+
+    def _where(self, process: str) -> str:
+        group, index, _ = self._rooms[process]
+        table = ray.util.placement_group_table(group)
+        return str(table["bundles_to_node_id"].get(index) or "")
+
+    def place_again(self, process: str) -> str:
+        before = self._rooms[process]
+        self._wait([before[0]], [before[2]])
+        return self._where(process)
+
+    def start_agent(self, errand: Errand) -> AbstractAgent:
+        groups = {"orders": 1, "events": 1, "questions": 4}
+        actor = ray.remote(num_cpus=0, concurrency_groups=groups)(HostAgent)
+        strategy = NodeAffinitySchedulingStrategy(errand.host, soft=False)
+        return RayAgent(actor.options(scheduling_strategy=strategy).remote(errand))
+
+    def start(self, process: str, attempt: int, path: str, ended: Callable[[str], None]) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            group, index, unit = self._rooms[process]
+            needs = dict(unit.needs)
+            actor = ray.remote(Seat).options(
+                num_cpus=needs.pop("CPU", 0),
+                num_gpus=needs.pop("GPU", 0),
+                memory=needs.pop("memory", None),
+                resources=needs or None,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    group, placement_group_bundle_index=index
+                ),
+                name=f"lpml {self._run} {process} {attempt}",
+                max_restarts=0,
+            )
+            seat = self._actors[process] = actor.remote()
+            life = seat.occupy.remote(path, process, attempt).future()
+        life.add_done_callback(lambda life: ended(_why(life)))
+
+    def end(self, process: str) -> None:
+        with self._lock:
+            actor = self._actors.pop(process, None)
+        if actor is not None:
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+
+    def give_back(self, process: str) -> None:
+        self.end(process)
+        with self._lock:
+            room = self._rooms.pop(process, None)
+            shared = room is not None and any(r[0] == room[0] for r in self._rooms.values())
+        if room is not None and not shared:
+            remove_placement_group(room[0])
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        for process in list(self._rooms):
+            self.give_back(process)
+        _release()
+
+
+def _why(life: Any) -> str:
+    """What Ray knows of the end of an actor."""
+    try:
+        error = life.exception()
+    except BaseException as cancelled:
+        error = cancelled
+    return "" if error is None else f"Ray says: {_first_line(error)}"
