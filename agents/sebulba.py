@@ -63,10 +63,11 @@ class Sebulba:
       make: `make(num_envs, seed)`, environments; those of a `VectorSimulator` never leave the
         device.
       num_envs: of all actors together; a multiple of the agent's batch size. `None` = that size.
-      num_actors: threads, spread over the devices that act.
+      num_actors: threads, spread over the devices that act; `None` = one for each.
       ahead: rollouts by which an actor may be ahead of the learner; 0 = it waits for each update.
-      acting: devices that act; `None` = a quarter of those of this machine.
-      learning: devices that learn; `None` = the others.
+      acting: devices that act; `None` = those that do not learn.
+      learning: devices that learn; `None` = as many as batches divide among, at most three quarters
+        of all.
       seed: of everything that is drawn.
       counter: where `actor_steps`, `actor_episodes` and `learner_steps` are counted.
       max_updates: of the parameters, after which `run` returns; `None` = when the program stops.
@@ -85,7 +86,7 @@ class Sebulba:
         make: Callable[[int, int], AbstractEnvironment],
         *,
         num_envs: int | None = None,
-        num_actors: int = 1,
+        num_actors: int | None = None,
         ahead: int = 1,
         acting: Sequence[jax.Device] | None = None,
         learning: Sequence[jax.Device] | None = None,
@@ -97,10 +98,17 @@ class Sebulba:
     ) -> None:
         batches = builder.batches
         num_envs = batches.batch_size if num_envs is None else num_envs
-        acting, learning, shared = _split(acting, learning)
+        size = batches.batch_size
+
+        def fits(actors: int, learners: int) -> bool:
+            return size % learners == 0 == num_envs % ((num_actors or actors) * learners)
+
+        acting, learning = _split(acting, learning, fits)
+        num_actors = len(acting) if num_actors is None else num_actors
+        _check(num_envs, num_actors, size, len(learning), ahead)
         print(_said(acting, learning, num_actors), flush=True)
         seed = fresh_seed(seed, lpml.context().attempt)
-        self._k = _updates(num_envs, num_actors, batches.batch_size, len(learning), ahead)
+        shared = acting == learning == jax.local_devices()[:1]
         devices = [None if shared else acting[a % len(acting)] for a in range(num_actors)]
         divided = Divided(None if shared else learning)
         sources = [
@@ -114,7 +122,7 @@ class Sebulba:
             sources,
             devices,
             divided,
-            batches=self._k,
+            batches=num_envs // size,
             ahead=ahead,
             counter=counter,
             log_seconds=log_seconds,
@@ -122,8 +130,8 @@ class Sebulba:
         self._learner = Learner(
             divided.algorithm(builder.algorithm(spec)),
             self._rollouts,
-            batch_size=batches.batch_size,
-            updates_per_step=self._k,
+            batch_size=size,
+            updates_per_step=num_envs // size,
             counter=counter,
             max_updates=max_updates,
             seed=seed,
@@ -179,17 +187,24 @@ class Sebulba:
 
 
 def _split(
-    acting: Sequence[jax.Device] | None, learning: Sequence[jax.Device] | None
-) -> tuple[list[jax.Device], list[jax.Device], bool]:
-    """Devices that act, those that learn, and whether all is left to jax's one device."""
+    acting: Sequence[jax.Device] | None,
+    learning: Sequence[jax.Device] | None,
+    fits: Callable[[int, int], bool],
+) -> tuple[list[jax.Device], list[jax.Device]]:
+    """Devices that act, and those that learn.
+
+    Left open, at most three quarters of the devices learn, as many as batches divide among.
+    """
     devices = jax.local_devices()
-    if acting is None:
-        left = [d for d in devices if d not in (learning or ())]
-        acting = left if learning is not None else left[: max(1, len(left) // 4)]
     if learning is None:
-        learning = [d for d in devices if d not in acting] or list(acting)
-    acting, learning = list(acting) or list(learning), list(learning)
-    return acting, learning, acting == learning == devices[:1]
+        left = [device for device in devices if device not in (acting or ())]
+        most = len(left) if acting is not None else len(left) - max(1, len(left) // 4)
+        counts = [n for n in range(most, 0, -1) if fits(len(acting or left[n:]), n)]
+        learning = left[len(left) - counts[0] :] if counts else left[-1:]
+    if acting is None:
+        acting = [device for device in devices if device not in learning]
+    learning = list(learning) or list(acting)
+    return list(acting) or learning, learning
 
 
 def _said(acting: list[jax.Device], learning: list[jax.Device], num_actors: int) -> str:
@@ -206,17 +221,19 @@ def _said(acting: list[jax.Device], learning: list[jax.Device], num_actors: int)
     )
 
 
-def _updates(num_envs: int, num_actors: int, batch_size: int, learning: int, ahead: int) -> int:
-    """Of one rollout of all; checks that the numbers fit together."""
-    if num_actors < 1 or ahead < 0:
-        raise UsageError(f"sebulba: num_actors={num_actors}, ahead={ahead}; give at least 1 and 0")
-    if num_envs < 1 or num_envs % batch_size or num_envs % (num_actors * learning):
+def _check(num_envs: int, num_actors: int, batch_size: int, learning: int, ahead: int) -> None:
+    """Raises UsageError unless the numbers fit together."""
+    if num_envs < 1 or num_actors < 1 or ahead < 0:
+        raise UsageError(
+            f"sebulba: num_envs={num_envs}, num_actors={num_actors}, ahead={ahead}; give at least "
+            "1, 1 and 0"
+        )
+    if num_envs % batch_size or num_envs % (num_actors * learning) or batch_size % learning:
         raise UsageError(
             f"sebulba: num_envs={num_envs} environments do not divide into batches of "
-            f"{batch_size} and among {num_actors} actors and {learning} learning devices; give a "
-            "multiple of all"
+            f"{batch_size}, and both among {num_actors} actors and {learning} learning devices; "
+            "give multiples"
         )
-    return num_envs // batch_size
 
 
 def _source(

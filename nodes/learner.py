@@ -144,7 +144,7 @@ class Learner:
 
         self._changed = self._clock.condition()  # guards what follows; never held for long
         self._state: Any = functions.init(jax.random.key(seed))
-        self._bad = jnp.full((), -1, jnp.int32)
+        self._bad = functions.no_bad(self._state)
         self._diverged = -1  # the update after which a caller of `pull` found it so
         self._version = 0
         self._waiting = 0
@@ -276,7 +276,7 @@ class Learner:
             like = self._functions.state(self._state)
             self._state = self._functions.pack(from_arrays(state["state"], like))
             self._version = int(state["version"])
-            self._bad, self._diverged = jnp.full((), -1, jnp.int32), -1
+            self._bad, self._diverged = self._functions.no_bad(self._state), -1
             self._published = None
             self._changed.notify_all()
 

@@ -26,6 +26,8 @@ class Functions(NamedTuple):
     pack: Callable[[LearnerState], Any]
     variables: Callable[[Any], Any]
     """A copy of what actors get."""
+    no_bad: Callable[[Any], jax.Array]
+    """`[]` int32: -1, the number of the first bad update before there is one, beside the state."""
 
     @classmethod
     def of(cls, algorithm: Algorithm, updates: int, batch_size: int, *, flat: bool) -> Functions:
@@ -52,6 +54,7 @@ class Functions(NamedTuple):
             jax.jit(copy),
             jax.jit(pack),
             jax.jit(variables),
+            jax.jit(lambda packed: jnp.full((), -1, jnp.int32), keep_unused=True),
         )
 
 

@@ -27,7 +27,7 @@ def program(
     agent: Literal["ppo", "impala"] = "ppo",
     env: str = "CartPole-v1",
     num_envs: int = 32,
-    num_actors: int = 1,
+    num_actors: int | None = None,
     ahead: int = 1,
     target_return: float | None = None,
     max_actor_steps: int | None = 2_000_000,
@@ -47,14 +47,14 @@ def program(
       agent: ppo or impala.
       env: any name of an environment: CartPole-v1, jax/Catch, envpool/Pong-v5, ALE/Pong-v5.
       num_envs: environments of all actors together.
-      num_actors: threads that act, spread over the devices that act.
+      num_actors: threads that act, spread over the devices that act; without it one for each.
       ahead: rollouts by which actors may be ahead of the learner; 0 = they wait for each update.
       target_return: ends the program when the evaluator's mean return reaches it; without it what
         is known to be good on the environment.
       max_actor_steps: ends the program after so many steps of all environments.
       max_seconds: ends the program after so long.
       evaluation_episodes: of which the evaluator takes the mean return.
-      gpu: accelerators of the node; a quarter of them act, at least one. 0 = all on the CPU.
+      gpu: accelerators of the node; some act, up to three quarters learn. 0 = all on the CPU.
       seed: of everything that is drawn.
       ppo: options of the agent, if it is ppo.
       impala: options of the agent, if it is impala.
@@ -102,7 +102,7 @@ def make_sebulba(
     counter: Counter,
     *,
     num_envs: int,
-    num_actors: int,
+    num_actors: int | None,
     ahead: int,
     seed: int,
 ) -> Sebulba:
