@@ -70,6 +70,22 @@ def make_gym(
     return SerialEnvironment([GymSingle(single, name) for single in singles], seed=seed)
 
 
+def make_drawn(name: str) -> tuple[GymSingle, Callable[[], Any]]:
+    """A single environment, and a function that draws it as it is now, uint8 `[H, W, 3]`.
+
+    Raises:
+      UsageError: there is no such environment, or no way to draw it.
+    """
+    _find(name)
+    try:
+        made = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
+        made.reset(seed=0)
+        made.render()
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UsageError(f"environment {name!r} cannot be drawn here: {error}") from error
+    return GymSingle(made, name), made.render
+
+
 def _find(name: str) -> Any:
     """What is registered under a name."""
     try:

@@ -21,6 +21,11 @@ SIMULATIONS: Mapping[str, Callable[[], AbstractSimulation]] = {
 """Our own."""
 
 
+def is_simulation(name: str) -> bool:
+    """Whether a name says that it is one of a simulation: `jax/Catch`, `gymnax/Acrobot-v1`."""
+    return name.partition("/")[0] in ("jax", "gymnax") and "/" in name
+
+
 def simulation_named(name: str) -> AbstractSimulation:
     """One environment as pure functions.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lpml.cli import program_verbs, run_verbs
+from lpml.cli.render import render
 
 app = typer.Typer(
     name="lpml",
@@ -34,6 +35,7 @@ app.command()(run_verbs.stack)
 app.command()(run_verbs.scale)
 app.command()(run_verbs.logs)
 app.command()(run_verbs.plot)
+app.command()(render)
 
 
 def _version(wanted: bool) -> None:

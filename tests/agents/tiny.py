@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpml.agents.builder import AbstractBuilder, Batches
+from lpml.agents.catch import Catch
 from lpml.nodes.acting import Policy, PolicyOutput
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.learning import Algorithm, Experience, Update
@@ -121,3 +122,8 @@ def features(board: jax.Array) -> jax.Array:
     ball = jnp.max(board[:, :-1], axis=1)
     paddle = board[:, -1]
     return (ball[:, :, None] * paddle[:, None, :]).reshape(len(board), -1)
+
+
+def host_catch(num_envs: int, seed: int) -> Catch:
+    """An environment that is named by its function."""
+    return Catch(num_envs, seed)
