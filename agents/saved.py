@@ -31,6 +31,7 @@ from lpml.nodes.roles import Params
 
 AGENTS: Mapping[str, str] = {
     "dqn": "lpml.agents.dqn:DQNBuilder",
+    "encoded_ppo": "lpml.programs.world_and_labels.agent:EncodedPPOBuilder",
     "impala": "lpml.agents.impala:ImpalaBuilder",
     "ppo": "lpml.agents.ppo:PPOBuilder",
 }

@@ -174,13 +174,11 @@ class EncodedPPOBuilder(AbstractBuilder):
             data = experience.data
             if not isinstance(data, Refreshed):  # nobody trains the encoder
                 data = Refreshed(data, state.encoder, state.version)
-            frames = data.data.steps.observation
-            features = model.encode(data.encoder, frames)
-            moved = jnp.mean(jnp.abs(features - model.encode(state.encoder, frames)))
+            features = model.encode(data.encoder, data.data.steps.observation)
             steps = data.data.steps._replace(observation=features)
             sequence = data.data._replace(steps=steps)
             head, update = ppo.update(state.head, experience._replace(data=sequence))
-            metrics = {**update.metrics, "encoder_version": data.version, "encoder_moved": moved}
+            metrics = {**update.metrics, "encoder_version": data.version}
             state = EncodedState(data.encoder, data.version, head)
             return state, update._replace(metrics=metrics)
 

@@ -103,7 +103,7 @@ class Model:
         return jnp.mean((predicted - seen) ** 2), share
 
     def init(self, seed: int = 0) -> Weights:
-        """Parameters drawn LeCun-normal, biases 0; with numpy, so that no jax backend is started."""
+        """Parameters drawn LeCun-normal, biases 0; by numpy, so that no jax backend is started."""
         key, known = np.zeros((2,), np.uint32), self.features + self.num_actions
         sizes = {"encoder": self._pixels, "predictor": known}
         shapes = Weights(
@@ -143,11 +143,14 @@ class Model:
     def _make_features(self, pixels: jax.Array) -> jax.Array:
         seen = jax.nn.relu(hk.Linear(self.units, name="pixel")(pixels[..., None]))
         seen = seen.reshape(*pixels.shape[:-1], -1)
-        return jnp.tanh(hk.Linear(self.features, name="features")(seen))
+        features: jax.Array = jnp.tanh(hk.Linear(self.features, name="features")(seen))
+        return features
 
     def _make_pixels(self, known: jax.Array) -> jax.Array:
-        return hk.nets.MLP([self.hidden, self._pixels], name="predictor")(known)
+        predicted: jax.Array = hk.nets.MLP([self.hidden, self._pixels], name="predictor")(known)
+        return predicted
 
     def _flat(self, frames: Any) -> jax.Array:
         frames = jnp.asarray(frames).astype(jnp.float32)
-        return frames.reshape(*frames.shape[: frames.ndim - len(self.shape)], -1)
+        flat: jax.Array = frames.reshape(*frames.shape[: frames.ndim - len(self.shape)], -1)
+        return flat

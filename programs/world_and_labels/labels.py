@@ -55,13 +55,14 @@ class HeldOut:
         self, environment: str, *, size: int = 2000, num_envs: int = 50, seed: int = 0
     ) -> None:
         made = make_environment(environment, num_envs, seed)
+        num_actions, dtype = made.spec.num_actions, made.spec.action.dtype
+        if num_actions is None:
+            raise UsageError(f"HeldOut({environment!r}): its actions are not discrete")
         rng = np.random.default_rng(seed)
         observation, parts = made.reset(seed), []
         count = 0
         while count < size:
-            action = rng.integers(made.spec.num_actions, size=num_envs).astype(
-                made.spec.action.dtype
-            )
+            action = rng.integers(num_actions, size=num_envs).astype(dtype)
             step = made.step(action)
             valid = step.valid
             parts.append(Examples(observation[valid], action[valid], step.arrival[valid]))

@@ -35,15 +35,16 @@ class Snow(AbstractSimulation):
     Args:
       environment: its observation is one array of floats in [0, 1].
       depth: how bright a flake is at most.
+      name: by which `make_environment` makes it.
     """
 
     environment: AbstractSimulation
     depth: float = DEPTH
+    name: str = ""
 
     @property
     def spec(self) -> EnvironmentSpec:
-        spec = self.environment.spec
-        return dataclasses.replace(spec, name=f"{spec.name} in snow")
+        return dataclasses.replace(self.environment.spec, name=self.name)
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         state, frame = self.environment.reset(key)
@@ -64,9 +65,9 @@ class Snow(AbstractSimulation):
 
 def catch(num_envs: int, seed: int) -> VectorSimulator:
     """Catch in snow, for `make_environment`."""
-    return VectorSimulator(Snow(Catch()), num_envs, seed)
+    return VectorSimulator(Snow(Catch(), name=f"{__name__}:catch"), num_envs, seed)
 
 
 def grid_world(num_envs: int, seed: int) -> VectorSimulator:
     """The grid world in snow, for `make_environment`."""
-    return VectorSimulator(Snow(GridWorld()), num_envs, seed)
+    return VectorSimulator(Snow(GridWorld(), name=f"{__name__}:grid_world"), num_envs, seed)
