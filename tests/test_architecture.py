@@ -39,6 +39,7 @@ ABOVE = {
 
 # Optional packages, and the one file that may import each.
 OPTIONAL = {
+    "cryptography": "lpml/wire/authority.py",
     "ray": "lpml/launchers/ray_engine.py",
     "launchpad": "lpml/launchers/launchpad.py",
     "courier": "lpml/launchers/launchpad.py",
@@ -47,6 +48,8 @@ OPTIONAL = {
     "envpool": "agents/envpool.py",
     "ale_py": "agents/atari.py",
     "gymnax": "agents/jax_environments/gymnax.py",
+    "brax": "agents/jax_environments/brax.py",
+    "mujoco_playground": "agents/jax_environments/mjx.py",
     "dm_env": "agents/dm.py",
     "matplotlib": "lpml/record/plot.py",
     "PIL": "agents/pictures.py",

@@ -64,8 +64,19 @@ Launch = Annotated[
     typer.Option(
         "--launch",
         metavar="LAUNCHER",
-        help="Where it runs: local_mp processes, local_mt threads, test threads with a time limit.",
+        help="Where it runs: local_mp processes, local_mt threads, ray actors of a Ray cluster, "
+        "test threads with a time limit.",
         autocompletion=complete_launchers,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="The Ray cluster for --launch=ray: auto or HOST:PORT; else RAY_ADDRESS, else a Ray "
+        "of this run on this machine.",
+        show_default=False,
     ),
 ]
 Directory = Annotated[

@@ -11,6 +11,7 @@ import typer
 
 from lpml.cli.guard import verb
 from lpml.cli.options import (
+    Address,
     AnyRun,
     CheckpointEvery,
     Directory,
@@ -37,6 +38,7 @@ def run(
     context: typer.Context,
     target: Target = "",
     launch: Launch = "local_mp",
+    address: Address = None,
     directory: Directory = None,
     checkpoint_every: CheckpointEvery = None,
     stop_timeout: StopTimeout = 10.0,
@@ -52,6 +54,7 @@ def run(
     program = _program(context, target, help_)
     options = running.Options(
         launch=launch,
+        address=address,
         directory=directory,
         stop_timeout=stop_timeout,
         start_timeout=start_timeout,
@@ -70,6 +73,7 @@ def resume(
     launch: Annotated[
         str, typer.Option(metavar="LAUNCHER", help="Another launcher.", show_default=False)
     ] = "",
+    address: Address = None,
     directory: Directory = None,
     checkpoint_every: CheckpointEvery = None,
     stop_timeout: StopTimeout = 10.0,
@@ -85,6 +89,7 @@ def resume(
     options = dataclasses.replace(
         options,
         launch=launch or options.launch,
+        address=address or (options.address if launch in ("", options.launch) else None),
         checkpoint_every=checkpoint_every or options.checkpoint_every,
         stop_timeout=stop_timeout,
         start_timeout=start_timeout,
@@ -100,6 +105,7 @@ def check(
     context: typer.Context,
     target: Target = "",
     launch: Launch = "local_mp",
+    address: Address = None,
     json_: Json = False,
     help_: Help = False,
 ) -> int:
@@ -110,7 +116,7 @@ def check(
     program = _program(context, target, help_)
     faults: tuple[str, ...] = ()
     try:
-        compile_program(program, launch)
+        compile_program(program, launch, address=address)
     except GraphError as error:
         faults = error.faults
     found = examine(program)
@@ -139,13 +145,14 @@ def plan(
     context: typer.Context,
     target: Target = "",
     launch: Launch = "local_mp",
+    address: Address = None,
     json_: Json = False,
     help_: Help = False,
 ) -> None:
     """Print what would be started, where and with which environment. Starts nothing."""
     from lpml.launchers import compile as compile_program
 
-    made = compile_program(_program(context, target, help_), launch)
+    made = compile_program(_program(context, target, help_), launch, address=address)
     if json_:
         print(json.dumps(made.to_json(), default=str))
         return

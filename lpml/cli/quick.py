@@ -16,6 +16,7 @@ from lpml.cli.running import Options
 
 VALUES: Mapping[str, tuple[str, Callable[[str], object]]] = {  # flag -> (option, how to read it)
     "--launch": ("launch", str),
+    "--address": ("address", str),
     "--directory": ("directory", Path),
     "--runs-dir": ("directory", Path),
     "--stop-timeout": ("stop_timeout", float),

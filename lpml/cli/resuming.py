@@ -22,6 +22,7 @@ def command(target: str, flags: Sequence[str], options: Options) -> dict[str, An
         "flags": list(flags),
         "cwd": os.getcwd(),
         "launch": options.launch,
+        "address": options.address,
         "checkpoint_every": options.checkpoint_every,
     }
 
@@ -51,6 +52,7 @@ def prepare(name: str, directory: Path | None) -> tuple[Program, Options]:
     program = build(factories.find(kept["target"]), kept["flags"])
     options = Options(
         launch=kept["launch"],
+        address=kept.get("address"),
         checkpoint_every=kept["checkpoint_every"],
         resume=folder.path,
         command=kept,

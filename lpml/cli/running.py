@@ -30,6 +30,7 @@ class Options:
     """How to run a program, and how to show it."""
 
     launch: str = "local_mp"
+    address: str | None = None
     directory: Path | None = None
     stop_timeout: float = 10.0
     start_timeout: float = 120.0
@@ -191,6 +192,7 @@ def run(program: Program, options: Options) -> int:
             running = launch(
                 program,
                 options.launch,
+                address=options.address,
                 directory=options.directory,
                 terminal=not (options.quiet or options.json),
                 stop_timeout=options.stop_timeout,

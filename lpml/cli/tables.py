@@ -22,8 +22,11 @@ def print_plan(plan: Plan) -> None:
 
     console = views.console()
     processes = len({node.process for node in plan.nodes})
+    where = plan.launch
+    if where == "ray":
+        where = f"Ray at {plan.cluster}" if plan.cluster else "a Ray of its own"
     console.print(
-        f"[bold]{escape(plan.program)}[/] on {plan.launch}: {count(len(plan.nodes), 'node')} "
+        f"[bold]{escape(plan.program)}[/] on {where}: {count(len(plan.nodes), 'node')} "
         f"in {processes} process{'es' if processes != 1 else ''}"
     )
     console.print(
@@ -44,6 +47,8 @@ def print_plan(plan: Plan) -> None:
             ],
         )
     )
+    if plan.launch == "ray":
+        _print_demands(plan)
     environments: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for node in plan.nodes:
         key = tuple(sorted(node.environment.items()))
@@ -53,6 +58,23 @@ def print_plan(plan: Plan) -> None:
             console.print(f"\nenvironment of {escape(', '.join(names))}:")
             for name, value in variables:
                 console.print(f"  {escape(name)}={escape(value)}")
+
+
+def _print_demands(plan: Plan) -> None:
+    """What Ray is asked for: one actor per process, one placement group per group."""
+    from rich.markup import escape
+
+    from lpml.launchers import demands
+
+    units = demands.units(plan.nodes, shared=plan.cluster is None)
+    console = views.console()
+    console.print("\nasked of Ray:")
+    for scope, members in demands.groups(units).items():
+        actors = count(len(members), "actor")
+        needs = {demands.in_words(unit.needs) for unit in members}
+        console.print(
+            f"  {escape(scope)}: {members[0].spreading} {actors}, {escape(' or '.join(needs))} each"
+        )
 
 
 def print_programs(programs: list[Prebuilt]) -> None:

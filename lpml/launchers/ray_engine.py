@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -84,6 +85,7 @@ def _connect(address: str | None) -> None:
                 _folder = tempfile.mkdtemp(prefix="lpml-ray-")
                 ray.init("local", include_dashboard=False, _temp_dir=_folder, **options)
             else:
+                _knock(address)
                 ray.init(address, runtime_env=_shipped(), **options)
         except BaseException as error:
             _users = 0
@@ -108,6 +110,14 @@ def _remove_folder() -> None:
     folder, _folder = _folder, ""
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes where nobody answers."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5.0):
+            return
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from lpml.wire.outlet import Late, Outlet
 from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
 from lpml.wire.retrying import send_again
 from lpml.wire.segments import Receiver, Sender
+from lpml.wire.sockets import Connection
 
 Arguments: TypeAlias = "bytes | Encoded | Published"
 Arrived: TypeAlias = "tuple[int, Payload | Content]"
@@ -49,12 +50,12 @@ class Channel:
     Where somebody is to be called back, a reader thread waits like any other, while it must.
 
     Args:
-      connection: a connected blocking socket.
+      connection: a blocking connection.
       node: the peer, for messages.
       caller: who we are; sent in the hello.
     """
 
-    def __init__(self, connection: socket.socket, node: str, caller: str) -> None:
+    def __init__(self, connection: Connection, node: str, caller: str) -> None:
         self.node = node
         self.broken: str = ""  # why no more calls are possible
         self._socket = connection
@@ -65,7 +66,9 @@ class Channel:
         self._outlet = Outlet(connection)
         self._attendant = Attendant()
         self._courtesy = Courtesy()
-        self._sender = Sender(partial(_tell, self._outlet, frames.FORGET))
+        # Descriptors travel only within a host.
+        local = isinstance(connection, socket.socket)
+        self._sender = Sender(partial(_tell, self._outlet, frames.FORGET)) if local else None
         self._receiver = Receiver(partial(_tell, self._outlet, frames.RELEASE))
         self._inlet = Inlet(connection, self._receiver)
         self._outlet.send(frames.hello(caller), None, self._make_room)
@@ -98,7 +101,7 @@ class Channel:
             future.again = flags, encoded
         self._futures[call] = future
         if not self._send(packed, future.deadline, call):
-            if isinstance(packed, Packed):
+            if isinstance(packed, Packed) and self._sender is not None:
                 self._sender.lose(packed.segment)
             self.expire(future)
         return future
@@ -235,7 +238,8 @@ class Channel:
 
     def __del__(self) -> None:
         self._socket.close()
-        self._sender.close()
+        if self._sender is not None:
+            self._sender.close()
 
     # Waiting.
 
@@ -316,7 +320,7 @@ class Channel:
                 if kind != frames.ITEM:
                     self._inboxes.pop(call, None)
                 self._arrived(inbox)
-        elif kind == frames.RELEASE:
+        elif kind == frames.RELEASE and self._sender is not None:
             self._sender.given_back(call)
         elif kind == frames.FORGET:
             self._receiver.forget(call)

@@ -12,6 +12,7 @@ from lpml.clock import current_call
 from lpml.errors import CallCancelled
 from lpml.wire.frames import HEADER_SIZE, REPLY, Decoder, Frame
 from lpml.wire.segments import Receiver
+from lpml.wire.sockets import Connection
 from lpml.wire.transfer import ROOM, take_files
 
 PATIENCE = 0.25
@@ -25,12 +26,13 @@ class Inlet:
     """Reads one connection. Used by one thread at a time: the leader.
 
     Args:
-      connection: a blocking socket.
+      connection: a blocking connection.
       receiver: of the connection's segments.
     """
 
-    def __init__(self, connection: socket.socket, receiver: Receiver) -> None:
+    def __init__(self, connection: Connection, receiver: Receiver) -> None:
         self._socket = connection
+        self._pending = getattr(connection, "pending", None)
         self._receiver = receiver
         self._decoder = Decoder()
         self._buffer = memoryview(bytearray(_RECEIVE))
@@ -78,6 +80,8 @@ class Inlet:
         return decoder.feed(into[:count]) if target is None else decoder.filled(count)
 
     def _readable(self, timeout: float) -> bool:
+        if self._pending is not None and self._pending():
+            return True
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return bool(poll.poll(timeout * 1000))

@@ -11,6 +11,7 @@ from typing import TypeAlias, final
 
 from lpml.wire.memory import File
 from lpml.wire.parcel import Packed
+from lpml.wire.sockets import Connection
 from lpml.wire.transfer import send_with_files
 
 MakeRoom: TypeAlias = Callable[["float | None"], None]
@@ -28,10 +29,10 @@ class Outlet:
     """Sends messages whole and in order. Thread-safe.
 
     Args:
-      connection: a blocking socket; it is never waited for except through `MakeRoom`.
+      connection: a connection; it is never waited for except through `MakeRoom`.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._socket = connection
         self._lock = threading.Lock()  # held while a message is sent
         self._later: deque[bytes] = deque()  # frames that go with the next message
@@ -113,7 +114,8 @@ class Outlet:
                     if end is not None and monotonic() >= end:
                         raise Late from None
         finally:
-            self.cut = self.cut or 0 < done < total
+            owed = getattr(self._socket, "owed", False)
+            self.cut = self.cut or 0 < done < total or (owed and done < total)
 
     def _send_later(self, make_room: MakeRoom | None) -> None:
         """Sends what was added. Called with the lock held."""

@@ -11,9 +11,9 @@ from lpml.wire.carried import Carried
 from lpml.wire.codec import Encoded, decode
 from lpml.wire.frames import HEADER, Payload
 from lpml.wire.memory import File
-from lpml.wire.messages import INLINE, PRIVATE, Table, end_of, offsets, read_table
+from lpml.wire.messages import INLINE, PRIVATE, WHOLE, Table, end_of, offsets, read_table
 from lpml.wire.segments import LARGE, Receiver, Sender
-from lpml.wire.shared import received
+from lpml.wire.shared import Shared, content, received, received_whole
 
 Head: TypeAlias = "tuple[int, int, int, int, float]"
 """kind, flags, extra, id, seconds left"""
@@ -43,7 +43,7 @@ def pack(
       head: kind, flags, extra, id, seconds left.
       name: of the method, before the body; else empty.
       value: is copied, so its memory may change afterwards.
-      sender: the segments of the connection; `None` = everything inline.
+      sender: the segments of the connection; `None` = no descriptor can travel over it.
     """
     kind, flags, extra, call, seconds = head
     if type(value) is bytes:
@@ -52,17 +52,19 @@ def pack(
             return HEADER.pack(size, kind, flags, extra, call, seconds) + name + value
         value = Encoded(value, [], [])
     flags |= frames.TABLE
+    assert not isinstance(value, bytes)
+    if sender is None:
+        return _whole((kind, flags, extra, call, seconds), name, value)
     if isinstance(value, Published):
         payload = name + value.table
         return Packed(
             frames.header(len(payload), kind, flags, extra, call, seconds) + payload, value.files
         )
-    assert isinstance(value, Encoded)
     body, buffers, shared = value
     pieces = [memoryview(body), *buffers]
     entries, shared_files = _entries(shared)
     lengths = [piece.nbytes for piece in pieces]
-    if sender is None or not memory.supported or sum(lengths) < LARGE:
+    if not memory.supported or sum(lengths) < LARGE:
         table = Table(INLINE, False, 0, 0, lengths, entries).pack()
         data = b"".join(
             frames.chunked(
@@ -77,6 +79,25 @@ def pack(
         files + shared_files,
         placed.segment,
     )
+
+
+def _whole(head: Head, name: bytes, value: Encoded | Published) -> bytes:
+    """A message that refers to nothing outside of it."""
+    if isinstance(value, Published):
+        table, _ = read_table(value.table, 0)
+        view = memoryview(memory.map_readonly(value.files[0], table.capacity))
+        where = zip(offsets(table.lengths), table.lengths, strict=True)
+        pieces = [view[at : at + length] for at, length in where]
+        entries = list(table.shared)
+        contents = [content(f, s) for f, (_, s) in zip(value.files[1:], entries, strict=True)]
+    else:
+        pieces = [memoryview(value.body), *value.buffers]
+        entries, files = _entries(value.shared)
+        contents = [content(file, size) for file, (_, size) in zip(files, entries, strict=True)]
+    lengths = [piece.nbytes for piece in pieces]
+    packed = Table(WHOLE, False, 0, 0, lengths, entries).pack()
+    every = [memoryview(name), memoryview(packed), *pieces, *contents]
+    return b"".join(frames.chunked(head, every))
 
 
 def publish(value: bytes | Encoded) -> bytes | Encoded | Published:
@@ -125,7 +146,7 @@ def open_message(payload: Payload, start: int, receiver: Receiver) -> Content:
       ProtocolError: the table is wrong or its memory is not there.
     """
     table, at = read_table(payload, start)
-    if table.place == INLINE:
+    if table.place in (INLINE, WHOLE):
         # A copy, so that arrays are writable and the body's memory is not kept for their sake.
         view = memoryview(payload)
         pieces = []
@@ -135,7 +156,13 @@ def open_message(payload: Payload, start: int, receiver: Receiver) -> Content:
             at += length
     else:
         pieces = receiver.find(table)
-    shared = [received(identity, receiver.next_file(), size) for identity, size in table.shared]
+    shared: list[Shared[Any]] = []
+    for identity, size in table.shared:
+        if table.place == WHOLE:
+            shared.append(received_whole(identity, memoryview(payload)[at : at + size]))
+            at += size
+        else:
+            shared.append(received(identity, receiver.next_file(), size))
     if shared:
         receiver.last = shared[-1]
     return Content(pieces, shared)

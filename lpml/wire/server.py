@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections import deque
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from lpml.clock import Call
 from lpml.errors import ProtocolError, closest
@@ -19,8 +20,11 @@ from lpml.wire.parcel import opened
 from lpml.wire.poller import Poller
 from lpml.wire.pool import Pool
 from lpml.wire.session import Job, Session
-from lpml.wire.sockets import check_peer
+from lpml.wire.sockets import Connection, check_peer
 from lpml.wire.transfer import ROOM, take_files
+
+if TYPE_CHECKING:
+    from lpml.wire.doorman import Doorman
 
 _TICK = 0.05  # seconds that a call may run in the loop's thread before another takes the loop
 _TICK_MIXED = 0.01  # the same where the service has methods that may block
@@ -48,11 +52,25 @@ class Server:
     second thread is a spare: it takes the loop over when a call lasts, so that cancellations,
     new connections and other methods never wait for a slow one. Concurrent and batched methods
     run in threads of a pool.
+
+    Args:
+      dispatcher: of the object that is served.
+      listener: a Unix socket, for callers of this host.
+      remote: a TCP socket, for members of the run on other hosts; this process is one.
+
+    Raises:
+      NodeUnavailable: there is a TCP socket, and this process is a member of no run.
     """
 
-    def __init__(self, dispatcher: Dispatcher, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        listener: socket.socket,
+        remote: socket.socket | None = None,
+    ) -> None:
         self._dispatcher = dispatcher
         self._listener = listener
+        self._doorman = None if remote is None else self._hire(remote)
         self._poller = Poller()
         self._clock = dispatcher.scope.clock
         self._by_name = {name.encode(): each for name, each in dispatcher.handlers.items()}
@@ -61,6 +79,7 @@ class Server:
         self._pool = Pool(f"lpml-{dispatcher.node}")
         self._executor = Executor(dispatcher, self._pool)
         self._sessions: dict[int, Session] = {}  # {descriptor: session}
+        self._pending: deque[Session] = deque()
         self._buffer = memoryview(bytearray(_RECEIVE))
         self._threads: list[threading.Thread] = []
         self._courtesy = Courtesy()
@@ -86,6 +105,14 @@ class Server:
             thread = threading.Thread(target=role, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
+        if self._doorman is not None:
+            self._doorman.start()
+
+    def _hire(self, remote: socket.socket) -> Doorman:
+        from lpml.wire.doorman import Doorman
+        from lpml.wire.tls import server_context
+
+        return Doorman(self._dispatcher.node, remote, server_context(), self._admit)
 
     def statistics(self) -> ServerStatistics:
         """Counts so far."""
@@ -109,6 +136,8 @@ class Server:
             if self._closed:
                 return
             self._closed = True
+        if self._doorman is not None:
+            self._doorman.close()
         for session in list(self._sessions.values()):
             session.close()  # first, so that what is pending is unavailable and not cancelled
         self._dispatcher.scope.clock.wake()
@@ -178,10 +207,15 @@ class Server:
             if self._closed:
                 return
             self._rounds += 1
+            if self._pending:
+                events += [(session.fd, 0) for session in self._take_pending()]
             for fd, _ in events:
                 session = sessions.get(fd)
                 if session is not None:
                     self._receive(session)
+                    if session.pending():
+                        self._pending.append(session)
+                        self._poller.wake()
                     if self._owner != me:
                         return  # a call lasted; who took the loop sees the other events
                 elif not self._poller.woken(fd):
@@ -191,6 +225,11 @@ class Server:
                 if not self._watched:
                     self._be_watched()
                 executor.drain()
+
+    def _take_pending(self) -> list[Session]:
+        """Those of whom something came in a piece with what was read: no event will tell."""
+        found = [self._pending.popleft() for _ in range(len(self._pending))]
+        return [each for each in found if self._sessions.get(each.fd) is each]
 
     def _be_watched(self) -> None:
         """This thread runs calls from now on; wakes the spare."""
@@ -216,9 +255,13 @@ class Server:
                 _warn("%s refused a connection: %s", self._dispatcher.node, error)
                 connection.close()
                 continue
-            session = Session(connection, self._poller)
-            self._sessions[session.fd] = session
-            self._poller.register(session.fd)
+            self._admit(connection)
+
+    def _admit(self, connection: Connection) -> None:
+        """A peer that has proved who it is. From any thread."""
+        session = Session(connection, self._poller)
+        self._sessions[session.fd] = session
+        self._poller.register(session.fd)
 
     def _receive(self, session: Session) -> None:
         if session.unsent:

@@ -15,6 +15,7 @@ from lpml.wire.frames import Decoder, Payload
 from lpml.wire.memory import File
 from lpml.wire.parcel import Content, Packed
 from lpml.wire.segments import Receiver, Sender
+from lpml.wire.sockets import Connection
 from lpml.wire.transfer import send_with_files
 
 _JOIN = 1 << 18  # bytes that one send takes at once
@@ -53,7 +54,7 @@ class Job:
 class Session:
     """The state of one connection. `send` may be called by any thread, the rest by the loop."""
 
-    def __init__(self, connection: socket.socket, poller: Any) -> None:
+    def __init__(self, connection: Connection, poller: Any) -> None:
         connection.setblocking(False)
         self.socket = connection
         self.fd = connection.fileno()
@@ -62,7 +63,11 @@ class Session:
         self.jobs: dict[int, Job] = {}  # {id: call}
         self.closed = False
         self.bytes_out = 0
-        self.sender = Sender(partial(self._tell, frames.FORGET))
+        # Descriptors travel only within a host.
+        local = isinstance(connection, socket.socket)
+        self.sender = Sender(partial(self._tell, frames.FORGET)) if local else None
+        self.pending = _nothing if isinstance(connection, socket.socket) else connection.pending
+        """Whether something came of which the poller knows nothing."""
         self.receiver = Receiver(partial(self._tell, frames.RELEASE))
         self._poller = poller
         self._lock = threading.Lock()
@@ -73,7 +78,7 @@ class Session:
     def memory(self, kind: int, identity: int, payload: Payload) -> None:
         """A message about segments."""
         del payload
-        if kind == frames.RELEASE:
+        if kind == frames.RELEASE and self.sender is not None:
             self.sender.given_back(identity)
         elif kind == frames.FORGET:
             self.receiver.forget(identity)
@@ -177,7 +182,8 @@ class Session:
             self._out.clear()
             self._poller.unregister(self.fd)
             self.socket.close()
-            self.sender.close()
+            if self.sender is not None:
+                self.sender.close()
             self.receiver.close()
         for job in list(self.jobs.values()):
             job.call.cancel()
@@ -187,6 +193,10 @@ class Session:
         text = reason.encode()[:4096]
         self.put(frames.header(len(text), frames.REFUSED) + text)
         self.close()
+
+
+def _nothing() -> bool:
+    return False
 
 
 def _size(message: bytes | Packed) -> int:

@@ -153,6 +153,22 @@ def received(identity: bytes, file: File, size: int) -> Shared[Any]:
     return _make(identity, file, size, b"", ())
 
 
+def content(file: File, size: int) -> memoryview:
+    """What is in the file of a `Shared`, for a peer that its descriptor cannot reach."""
+    return memoryview(memory.map_readonly(file, size))
+
+
+def received_whole(identity: bytes, data: memoryview) -> Shared[Any]:
+    """The `Shared` whose content came; the one we have if we have it already."""
+    known = _known.get(identity)
+    if known is not None:
+        return known
+    file = memory.create(data.nbytes)
+    memory.write(file, [(0, data)])
+    memory.seal(file, content=True)
+    return received(identity, file, data.nbytes)
+
+
 def _by_id(identity: bytes) -> Shared[Any]:
     """The `Shared` that came with the message that is being unpickled."""
     return _known[identity]

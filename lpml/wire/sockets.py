@@ -7,12 +7,16 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from lpml.errors import LaunchError, NodeUnavailable, ProtocolError
 
+if TYPE_CHECKING:
+    from lpml.wire.tls import TlsConnection
+
+Connection: TypeAlias = "socket.socket | TlsConnection"
 Address: TypeAlias = str
-"""Where a node listens: `unix:/path`."""
+"""Where a node listens: `unix:/path`, or `tls://host:port`."""
 
 BACKLOG = 4096
 _LONGEST = 107 if sys.platform == "linux" else 103  # bytes in a sockaddr_un, less its end
@@ -72,13 +76,17 @@ class _Connection(socket.socket):
         self.close()
 
 
-def dial(address: Address) -> socket.socket:
-    """A connected blocking socket whose peer is of our user.
+def dial(address: Address) -> Connection:
+    """A connected blocking socket whose peer is of our user, or of our run.
 
     Raises:
       OSError: nobody listens.
       ProtocolError: the listener belongs to somebody else.
     """
+    if address.startswith("tls://"):
+        from lpml.wire.tls import dial_tls
+
+        return dial_tls(address)
     connection = _Connection(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(path_of(address))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from lpml.errors import ProtocolError
 from lpml.wire.memory import File
 from lpml.wire.segments import Receiver
+from lpml.wire.sockets import Connection
 
 MOST_FILES = 200  # descriptors of one message; the kernel takes 253
 ROOM = socket.CMSG_SPACE(256 * 4)
@@ -17,9 +18,10 @@ _CUT = int(socket.MSG_CTRUNC)  # a plain int: the arithmetic of an enum costs mi
 
 
 def send_with_files(
-    connection: socket.socket, data: bytes | memoryview, files: Sequence[File], flags: int = 0
+    connection: Connection, data: bytes | memoryview, files: Sequence[File], flags: int = 0
 ) -> int:
     """Sends the beginning of `data` and, with its first byte, all the descriptors."""
+    assert isinstance(connection, socket.socket)
     fds = array.array("i", [file.fd for file in files])
     return connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], flags)
 

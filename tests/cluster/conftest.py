@@ -30,6 +30,15 @@ cluster.shutdown()
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the suites that are repeated here, only what is launched on the cluster."""
+    here = str(Path(__file__).parent)
+    repeated = [item for item in items if str(item.path).startswith(here)]
+    for item in repeated:
+        if item.path.name == "test_suites.py" and "start" not in getattr(item, "fixturenames", ()):
+            items.remove(item)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of a cluster of one node, to which this process is connected."""

@@ -1,4 +1,4 @@
-"""What every launcher promises, on a Ray cluster."""
+"""What every launcher promises, on a Ray cluster: the same suites, on another launcher."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 import lpml
-from tests.lpml.test_every_launcher import *  # noqa: F403  # the suite itself
+from tests.lpml.test_every_launcher import *  # noqa: F403
 from tests.lpml.test_every_launcher import Launch
+from tests.lpml.test_restarts import *  # noqa: F403
+from tests.lpml.test_resume import *  # noqa: F403
+from tests.lpml.test_scaling import *  # noqa: F403
 
 
-@pytest.fixture
-def start(cluster: str, tmp_path: Path) -> Launch:  # type: ignore[no-redef]
+@pytest.fixture  # type: ignore[no-redef]
+def start(cluster: str, tmp_path: Path) -> Launch:
     """Launches a program on the cluster; the run folder is kept for the test."""
     options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
     options["address"] = cluster

@@ -1,0 +1,280 @@
+"""Calls between hosts: over TLS, between members of one run and nobody else."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lpml
+from lpml import wire
+from lpml.context import Context
+from lpml.service import interface_of
+from lpml.wire import tls
+from lpml.wire.tls import Identity
+
+pytest.importorskip("cryptography", reason="needs the extra ray")
+
+
+def until(predicate: Callable[[], bool]) -> bool:
+    """Whether it comes true within a while."""
+    pause = threading.Event()
+    return any(predicate() or pause.wait(0.01) for _ in range(500))
+
+
+class Service:
+    """A bit of everything."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def fail(self) -> None:
+        raise ValueError("no")
+
+    @lpml.concurrent
+    def wait(self, seconds: float) -> bool:
+        return lpml.context().wait(seconds)
+
+    def items(self, count: int) -> Iterator[int]:
+        yield from range(count)
+
+    @lpml.idempotent
+    def count(self) -> int:
+        self._count += 1
+        return self._count
+
+
+class Node:
+    """A server at a TLS socket of this machine."""
+
+    def __init__(self, folder: Path, service: object | None = None) -> None:
+        service = Service() if service is None else service
+        interface = interface_of(type(service))
+        context = Context("server/0", "server")
+        dispatcher = wire.Dispatcher(service, interface, context, "server/0")
+        self.remote = tls.listen_tcp("127.0.0.1")
+        self.address = tls.address_of(self.remote)
+        self.server = wire.Server(dispatcher, wire.listen(folder / "s.sock"), self.remote)
+        self.server.start()
+        self.client = wire.connect(self.address, interface, node="server/0", caller="test")
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def close(self) -> None:
+        wire.close(self.client)
+        self.server.close()
+
+
+def members(*names: str, run: str = "this", **options: Any) -> list[Identity]:
+    from lpml.wire.authority import Authority
+
+    authority = Authority(run, **options)
+    return [authority.issue(name) for name in names]
+
+
+@pytest.fixture
+def identity() -> Iterator[Identity]:
+    """This process is a member of a run."""
+    (mine,) = members("host")
+    tls.set_identity(mine)
+    yield mine
+    tls.set_identity(None)
+
+
+@pytest.fixture
+def node(identity: Identity, tmp_path: Path) -> Iterator[Node]:
+    del identity
+    made = Node(tmp_path)
+    yield made
+    made.close()
+
+
+def test_calls_go_over_tls_as_over_anything_else(node: Node) -> None:
+    client = node.client
+    assert client.echo({"a": [1, None]}) == {"a": [1, None]}
+    with pytest.raises(ValueError, match="no"):
+        client.fail()
+    futures = [lpml.future(client.echo, i) for i in range(200)]
+    assert [future.result() for future in futures] == list(range(200))
+    assert list(lpml.stream(client.items, 1000)) == list(range(1000))
+    with lpml.deadline(0.05), pytest.raises(lpml.CallTimeout):
+        client.wait(30.0)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 10, (1 << 14) + 1, 1 << 18, 3_000_001, 40_000_000])
+def test_arrays_of_every_size_arrive_whole(node: Node, size: int) -> None:
+    array = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    back = node.client.echo({"a": array, "b": array[: size // 2]})
+    np.testing.assert_array_equal(back["a"], array)
+    np.testing.assert_array_equal(back["b"], array[: size // 2])
+    back["a"][0] = 1  # and are the caller's own
+
+
+def test_shared_values_arrive_as_shared_values(node: Node) -> None:
+    for size in (10, 3_000_000):
+        shared = lpml.Shared({"a": np.arange(size)})
+        back = node.client.echo([shared, shared, 7])
+        assert back[0] is back[1]
+        np.testing.assert_array_equal(back[0].value["a"], np.arange(size))
+
+
+def test_a_broadcast_reaches_other_hosts(node: Node, tmp_path: Path) -> None:
+    other = Node(tmp_path / "other")
+    array = np.arange(1_000_000)
+    with_shared = {"array": array, "shared": lpml.Shared(np.ones(1_000_000))}
+    try:
+        for future in lpml.broadcast([node.client, other.client], Service.echo, with_shared):
+            back = future.result()
+            np.testing.assert_array_equal(back["array"], array)
+            assert back["shared"].value.sum() == 1_000_000
+    finally:
+        other.close()
+
+
+def test_many_threads_share_a_connection(node: Node) -> None:
+    wrong: list[object] = []
+
+    def call(number: int) -> None:
+        rng = np.random.default_rng(number)
+        for i in range(40):
+            array = rng.integers(0, 9, int(rng.integers(1, 200_000)), np.uint8)
+            if not np.array_equal(node.client.echo(array), array):
+                wrong.append((number, i))
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_an_idempotent_call_outlives_a_connection(node: Node) -> None:
+    assert node.client.count() == 1
+    future = lpml.future(node.client.wait, 30.0)
+    assert until(lambda: node.server.statistics().in_flight == 1)
+    channel = node.client._lpml_peer.link.open_channel
+    channel._socket.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(lpml.NodeUnavailable):
+        future.result()
+    assert node.client.count() == 2
+
+
+# Who is let in.
+
+
+def refused(node: Node, context: ssl.SSLContext | None) -> bool:
+    """Whether a connection with these credentials gets nowhere."""
+    plain = socket.create_connection(("127.0.0.1", node.port), timeout=5.0)
+    try:
+        if context is not None:
+            plain = context.wrap_socket(plain)
+        plain.sendall(b"\0" * 100)
+        return plain.recv(100) == b""
+    except OSError:
+        return True
+    finally:
+        plain.close()
+
+
+def loose(*, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    """A client that takes any server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+def with_certificate(shown: Identity, folder: Path) -> ssl.SSLContext:
+    context = loose()
+    path = folder / "shown.pem"
+    path.write_text(shown.certificate + shown.key)
+    context.load_cert_chain(path)
+    return context
+
+
+def test_whoever_shows_no_certificate_is_refused(node: Node, caplog: Any) -> None:
+    assert refused(node, loose())
+    assert node.client.echo(1) == 1
+    assert "server/0 refused a connection" in caplog.text
+
+
+def test_a_member_of_another_run_is_refused(node: Node, tmp_path: Path) -> None:
+    (other,) = members("host", run="this")  # of the same name, by another authority
+    assert refused(node, with_certificate(other, tmp_path))
+    assert node.client.echo(1) == 1
+
+
+def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
+    mine, late = members("host", "late", days=-0.5)
+    tls.set_identity(mine)
+    try:
+        node = Node(tmp_path)
+        assert refused(node, with_certificate(late, tmp_path))
+        with pytest.raises(lpml.NodeUnavailable):
+            node.client.echo(1)
+        node.close()
+    finally:
+        tls.set_identity(None)
+
+
+def test_older_tls_and_plain_text_are_refused(node: Node, identity: Identity) -> None:
+    old = loose(version=ssl.TLSVersion.TLSv1_2)
+    plain = socket.create_connection(("127.0.0.1", node.port), timeout=5.0)
+    with pytest.raises(ssl.SSLError):
+        old.wrap_socket(plain)
+    assert refused(node, None)
+    assert node.client.echo(1) == 1
+
+
+def test_a_client_takes_no_server_of_another_run(tmp_path: Path) -> None:
+    first, second = members("a")[0], members("b")[0]
+    tls.set_identity(first)
+    node = Node(tmp_path)
+    try:
+        tls.set_identity(second)
+        with pytest.raises(lpml.NodeUnavailable, match="certificate"):
+            node.client.echo(1)
+    finally:
+        tls.set_identity(None)
+        node.close()
+
+
+def test_a_process_of_no_run_cannot_call(tmp_path: Path, node: Node) -> None:
+    tls.set_identity(None)
+    with pytest.raises(lpml.NodeUnavailable, match="no identity"):
+        node.client.echo(1)
+
+
+def test_silent_peers_hold_nobody_up(node: Node) -> None:
+    silent = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(400)]
+    assert node.client.echo(1) == 1  # the oldest of them had to go
+    assert until(lambda: sum(is_closed(each) for each in silent) >= 400 - 256)
+    for each in silent:
+        each.close()
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def test_the_key_is_not_shown(identity: Identity) -> None:
+    assert "PRIVATE" not in repr(identity)
