@@ -17,8 +17,9 @@ import lpml
 from lpml.agents.builder import AbstractBuilder, window_rows
 from lpml.agents.serial import spread_seed
 from lpml.errors import UsageError
+from lpml.nodes.acting import Policy
 from lpml.nodes.actor import fresh_seed
-from lpml.nodes.collector import Collector
+from lpml.nodes.collector import Collector, RolloutSource
 from lpml.nodes.counter import Counter
 from lpml.nodes.data_parallel import Divided
 from lpml.nodes.environment import AbstractEnvironment
@@ -111,11 +112,20 @@ class Sebulba:
         shared = acting == learning == jax.local_devices()[:1]
         devices = [None if shared else acting[a % len(acting)] for a in range(num_actors)]
         divided = Divided(None if shared else learning)
+        seeds = [seed, *spread_seed(seed, num_actors)[1:]]
+        made = [make(num_envs // num_actors, own) for own in seeds]
+        spec = made[0].spec
+        rows = window_rows(builder, spec)
+        if rows is None:
+            raise UsageError(
+                f"sebulba: {builder.name} does not learn from windows across the ends of "
+                "episodes; take an agent that does, such as ppo or impala"
+            )
+        policy = builder.policy(spec)
         sources = [
-            _source(builder, make, num_envs // num_actors, _seed(seed, actor), device)
-            for actor, device in enumerate(devices)
+            _source(environment, policy, rows - 1, own, device)
+            for environment, own, device in zip(made, seeds, devices, strict=True)
         ]
-        spec = sources[0].spec
         table = next(table for table in builder.tables(spec) if table.name == batches.table)
         example = example_batch(table, builder.cuts(spec)[batches.table], num_envs)
         self._rollouts = Rollouts(
@@ -237,27 +247,20 @@ def _check(num_envs: int, num_actors: int, batch_size: int, learning: int, ahead
 
 
 def _source(
-    builder: AbstractBuilder,
-    make: Callable[[int, int], AbstractEnvironment],
-    num_envs: int,
+    environment: AbstractEnvironment,
+    policy: Policy,
+    length: int,
     seed: int,
     device: jax.Device | None,
-) -> Collector | VectorSimulator:
-    """Who acts in environments of one actor."""
-    made = make(num_envs, seed)
-    rows = window_rows(builder, made.spec)
-    if rows is None:
-        raise UsageError(
-            f"sebulba: {builder.name} does not learn from windows across the ends of episodes; "
-            "take an agent that does, such as ppo or impala"
-        )
-    policy = builder.policy(made.spec)
-    if isinstance(made, VectorSimulator):
+) -> RolloutSource:
+    """Who acts in the environments of one actor."""
+    if isinstance(environment, VectorSimulator):
         return VectorSimulator(
-            made.environment, num_envs, seed, policy=policy, length=rows - 1, device=device
+            environment.environment,
+            environment.num_envs,
+            seed,
+            policy=policy,
+            length=length,
+            device=device,
         )
-    return Collector(made, policy, rows - 1, seed=seed, device=device)
-
-
-def _seed(seed: int, actor: int) -> int:
-    return seed if actor == 0 else spread_seed(seed, actor + 1)[actor]
+    return Collector(environment, policy, length, seed=seed, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Protocol, final
 
 import jax
@@ -64,9 +65,7 @@ class Collector:
         self._device = device
         self._clock = lpml.context().clock
         num_envs = environment.num_envs
-        self._choose = act_in(policy)
-        self._tick: Any = jax.jit(self._traced_tick, donate_argnums=5)
-        self._join: Any = jax.jit(_join)
+        self._policy = policy
         self._episodes = Episodes(num_envs)
         self._observation = environment.reset(seed)
         self._begins = np.ones(num_envs, np.bool_)
@@ -105,7 +104,7 @@ class Collector:
         sums = self._sums(steps)
         if placed.max() == len(steps):
             ended = steps[-1].last & ~steps[-1].begins
-            return self._join(self._rows, *_columns(steps), self._observation, ended), sums
+            return _join(self._rows, *_columns(steps), self._observation, ended), sums
         return jax.device_put(self._padded(steps, placed), self._device), sums
 
     def close(self) -> None:
@@ -114,35 +113,16 @@ class Collector:
     def _act(self, params: Params, tick: int) -> Timestep:
         """One step of all environments; what the policy saw and chose becomes row `tick`."""
         mask = self._begins if self._has_state else ()
-        action, self._key, self._state, self._rows, finite = self._tick(
-            params, self._key, self._observation, self._state, mask, self._rows, np.int32(tick)
-        )
+        action, self._key, self._state, self._rows, finite = _act(
+            self._policy.init, self._policy.act, params, self._key, self._observation,
+            self._state, mask, self._rows, np.int32(tick),
+        )  # fmt: skip
         chosen = np.asarray(action)
         self._calls += 1
         check_finite(np.asarray(finite), self._calls)
         step = self._environment.step(chosen)
         self._observation, self._begins = step.observation, step.begins
         return step
-
-    def _traced_tick(
-        self,
-        params: Any,
-        key: jax.Array,
-        observation: Any,
-        state: PolicyState,
-        begins: Any,
-        rows: Any,
-        tick: jax.Array,
-    ) -> tuple[Any, ...]:
-        action, key, extras, state, finite = self._choose(params, key, observation, state, begins)
-        rows = jax.tree.map(
-            lambda column, row: jax.lax.dynamic_update_index_in_dim(
-                column, row.astype(column.dtype), tick, 0
-            ),
-            rows,
-            (observation, action, extras),
-        )
-        return action, key, state, rows, finite
 
     def _sums(self, steps: list[Timestep]) -> EpisodeSums:
         before = len(self._episodes.returns)
@@ -181,6 +161,34 @@ class Collector:
         return Sequence(made, mask)
 
 
+# Collectors of one policy share what is compiled.
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=7)
+def _act(
+    init: Any,
+    act: Any,
+    params: Any,
+    key: jax.Array,
+    observation: Any,
+    state: PolicyState,
+    begins: Any,
+    rows: Any,
+    tick: jax.Array,
+) -> tuple[Any, ...]:
+    """A step of the policy, which becomes row `tick` of the rows `[T, E, ...]`."""
+    step = act_in(Policy(init, act))
+    action, key, extras, state, finite = step(params, key, observation, state, begins)
+    rows = jax.tree.map(
+        lambda column, row: jax.lax.dynamic_update_index_in_dim(
+            column, row.astype(column.dtype), tick, 0
+        ),
+        rows,
+        (observation, action, extras),
+    )
+    return action, key, state, rows, finite
+
+
 def _columns(steps: list[Timestep]) -> tuple[npt.NDArray[Any], ...]:
     """Reward, discount and valid, `[T, E]`; the first two are 0 where there was no step."""
     valid = np.stack([step.valid for step in steps])
@@ -189,6 +197,7 @@ def _columns(steps: list[Timestep]) -> tuple[npt.NDArray[Any], ...]:
     return reward, discount, valid
 
 
+@jax.jit
 def _join(
     rows: Any,
     reward: jax.Array,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -82,12 +83,8 @@ class VectorSimulator(AbstractEnvironment):
         self._length = length
         self._seed = seed
         self._sums = np.zeros(4)  # steps, episodes, returns, lengths
-        begin_all = jax.jit(lambda seed: begin(environment, num_envs, seed))
-        self._begin: Any = lambda seed: jax.device_put(begin_all(seed), device)
-        self._next: Any = jax.jit(lambda lanes: begin_next(environment, lanes))
-        self._tick: Any = jax.jit(self._traced_tick, donate_argnums=0)
-        self._rollout: Any = jax.jit(self._traced_rollout, donate_argnums=1, static_argnums=2)
-        self._lanes: Lanes = self._begin(_as_seed(seed))
+        self._shared: Any = _hashable(environment)
+        self._lanes: Lanes = self._begin(seed)
         self._policy_state: Any = None
         self._policy_key: Any = None
 
@@ -108,9 +105,9 @@ class VectorSimulator(AbstractEnvironment):
         if seed is not None:
             self._seed = seed
             self._policy_state = None
-            self._lanes = self._begin(_as_seed(seed))
+            self._lanes = self._begin(seed)
         else:
-            self._lanes = self._next(self._lanes)
+            self._lanes = _next(self._shared, self._lanes)
         return jax.tree.map(np.array, self._lanes.observation)
 
     def step(self, action: npt.NDArray[Any]) -> Timestep:
@@ -120,7 +117,7 @@ class VectorSimulator(AbstractEnvironment):
           NotFinite: a state, observation or reward is not; the message names the environment and
             the seed of its episode.
         """
-        self._lanes, seen = self._tick(self._lanes, action)
+        self._lanes, seen = _tick(self._shared, self._lanes, action)
         observation, reward, discount, last, begins, valid, is_bad = jax.tree.map(np.array, seen)
         if is_bad:
             raise_bad(self._environment, self._lanes, self._seed)
@@ -157,7 +154,10 @@ class VectorSimulator(AbstractEnvironment):
             self._policy_state = jax.device_put(state, self._device)
             self._policy_key = jax.device_put(jax.random.key(self._seed), self._device)
         simulated = Simulated(self._lanes, self._policy_state, self._policy_key)
-        simulated, sequence, sums = self._rollout(params, simulated, length or self._length)
+        simulated, sequence, sums = _rollout(
+            self._shared, self._policy.init, self._policy.act, length or self._length, params,
+            simulated,
+        )  # fmt: skip
         self._lanes, self._policy_state, self._policy_key = simulated
         sums = jax.device_get(sums)
         self._sums += [float(value) for value in sums[:4]]
@@ -172,22 +172,65 @@ class VectorSimulator(AbstractEnvironment):
         whole = max(episodes, 1.0)
         return SimulatorStatistics(int(steps), int(episodes), returns / whole, lengths / whole)
 
-    def _traced_tick(self, lanes: Lanes, action: jax.Array) -> tuple[Lanes, tuple[Any, ...]]:
-        lanes, outcome = tick(self._environment, lanes, action)
-        return lanes, (
-            lanes.observation,
-            outcome.reward,
-            outcome.discount,
-            outcome.last,
-            lanes.begins,
-            outcome.valid,
-            jnp.any(lanes.bad_step >= 0),
-        )
+    def _begin(self, seed: int) -> Lanes:
+        lanes = _begin(self._shared, self._num_envs, np.asarray(seed & 0xFFFFFFFF, np.uint32))
+        placed: Lanes = jax.device_put(lanes, self._device)
+        return placed
 
-    def _traced_rollout(self, params: Params, simulated: Simulated, length: int) -> Any:
-        assert self._policy is not None
-        params = params.tree if isinstance(params, Flat) else params
-        return rollout(self._environment, self._policy, params, simulated, length)
+
+@final
+class _Same:
+    """Stands for an environment that cannot be hashed: compiled functions are its own."""
+
+    def __init__(self, environment: AbstractSimulation) -> None:
+        self.environment = environment
+
+
+def _hashable(environment: AbstractSimulation) -> _Same | AbstractSimulation:
+    try:
+        hash(environment)
+    except TypeError:
+        return _Same(environment)
+    return environment
+
+
+def _plain(shared: _Same | AbstractSimulation) -> AbstractSimulation:
+    return shared.environment if isinstance(shared, _Same) else shared
+
+
+# Simulators of equal environments share what is compiled.
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _begin(shared: Any, num_envs: int, seed: jax.Array) -> Lanes:
+    return begin(_plain(shared), num_envs, seed)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _next(shared: Any, lanes: Lanes) -> Lanes:
+    return begin_next(_plain(shared), lanes)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _tick(shared: Any, lanes: Lanes, action: jax.Array) -> tuple[Lanes, tuple[Any, ...]]:
+    lanes, outcome = tick(_plain(shared), lanes, action)
+    return lanes, (
+        lanes.observation,
+        outcome.reward,
+        outcome.discount,
+        outcome.last,
+        lanes.begins,
+        outcome.valid,
+        jnp.any(lanes.bad_step >= 0),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=5)
+def _rollout(
+    shared: Any, init: Any, act: Any, length: int, params: Params, simulated: Simulated
+) -> tuple[Simulated, Sequence, EpisodeSums]:
+    params = params.tree if isinstance(params, Flat) else params
+    return rollout(_plain(shared), Policy(init, act), params, simulated, length)
 
 
 def raise_bad(environment: AbstractSimulation, lanes: Lanes, seed: int) -> None:
@@ -233,7 +276,3 @@ def _memory() -> int:
     statistics = jax.local_devices()[0].memory_stats() or {}
     limit = statistics.get("bytes_limit")
     return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
-def _as_seed(seed: int) -> npt.NDArray[np.uint32]:
-    return np.asarray(seed & 0xFFFFFFFF, np.uint32)
