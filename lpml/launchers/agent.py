@@ -15,7 +15,7 @@ from lpml.launchers import rendezvous
 from lpml.launchers.base import Event, NodeReport
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
-from lpml.launchers.part import Part
+from lpml.launchers.part import Membership, Part
 from lpml.launchers.plan import Plan
 from lpml.launchers.processes import ProcessLauncher
 from lpml.launchers.seats import SOCKET, Seats
@@ -44,6 +44,7 @@ class Errand:
       host: names this host among those of the run.
       folder: of the run.
       path, cwd, argv0: of the launcher.
+      membership: `None` = there are no other hosts.
     """
 
     run: str
@@ -54,6 +55,7 @@ class Errand:
     path: tuple[str, ...]
     cwd: str
     argv0: str
+    membership: Membership | None = None
 
 
 @final
@@ -69,6 +71,7 @@ class HostAgent:
                 set(errand.nodes),
                 self._seats,
                 errand.host,
+                errand.membership,
                 errand.path,
                 errand.cwd,
                 errand.argv0,

@@ -19,6 +19,7 @@ from lpml.launchers import exits
 from lpml.launchers.base import Event, NodeReport
 from lpml.launchers.local import Door
 from lpml.service import Interface
+from lpml.wire.server import Remote
 
 if TYPE_CHECKING:
     from lpml.launchers.cutorder import CutOrder
@@ -54,6 +55,7 @@ class Host:
         door: Door,
         listener: socket.socket | None = None,
         state: str = "",
+        remote: Remote | None = None,
     ) -> None:
         self.name = name
         self.context = context
@@ -67,6 +69,7 @@ class Host:
         self._resolve = resolve
         self._report = report
         self._listener = listener
+        self._remote = remote
         self._server: Any = None
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -124,7 +127,7 @@ class Host:
             self._report(Event("ready", self.name, time.monotonic(), has_run=has_run))
             dispatcher = self.door.open(built)
             if self._listener is not None:
-                self._server = wire.Server(dispatcher, self._listener)
+                self._server = wire.Server(dispatcher, self._listener, self._remote)
                 self._server.start()
 
     def _fail(self, doing: str, error: BaseException) -> None:
@@ -179,8 +182,11 @@ class Host:
         self.door.close()
         if self._server is not None:
             self._server.close()
-        elif self._listener is not None:
-            self._listener.close()
+        else:
+            if self._listener is not None:
+                self._listener.close()
+            if self._remote is not None:
+                self._remote[0].close()
         self.context.close()
 
     def report(self) -> NodeReport:

@@ -25,9 +25,11 @@ from lpml.launchers.agent import Errand, Said
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
+from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.processes import absolute_path
 from lpml.record.folder import RunFolder
+from lpml.wire import tls
 from lpml.wire.places import set_host
 
 _ANSWER = 30.0  # seconds that an agent has to answer what costs it nothing
@@ -75,6 +77,10 @@ class Cluster(ABC):
     @abstractmethod
     def place_again(self, process: str) -> str:
         """The host of a process whose host was lost. Waits and raises as `place`."""
+
+    @abstractmethod
+    def join(self, host: str) -> Membership | None:
+        """What a host needs to be one of several; `None` where there is only one."""
 
     @abstractmethod
     def start_agent(self, errand: Errand) -> AbstractAgent:
@@ -135,8 +141,12 @@ class HostsLauncher(AbstractLauncher, ABC):
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()  # for `_clients` and `_said`
         self._closed = False
+        self._member: Membership | None = None
         try:
             set_host(cluster.here)
+            self._member = cluster.join(cluster.here)
+            if self._member is not None:
+                tls.join(self._member.identity)
             for node in plan.nodes:
                 folder.log_file(node.name).touch()
             self._host_of = cluster.place(plan.nodes)
@@ -189,6 +199,7 @@ class HostsLauncher(AbstractLauncher, ABC):
             path=absolute_path(),
             cwd=os.getcwd(),
             argv0=sys.argv[0] if sys.argv else "",
+            membership=self._cluster.join(host),
         )
 
     def _plan_for(self, host: str) -> Plan:
@@ -369,6 +380,8 @@ class HostsLauncher(AbstractLauncher, ABC):
             clients, self._clients = self._clients, {}
         for client in clients.values():
             wire.close(client)
+        if self._member is not None:
+            tls.leave(self._member.identity)
         self._cluster.close()
 
     # From any thread.

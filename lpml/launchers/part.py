@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
 from lpml.launchers import pipes
+from lpml.wire.tls import Identity
 
 
 class Starter(Protocol):
@@ -40,6 +41,16 @@ class Starter(Protocol):
 
 
 @final
+@dataclass(frozen=True)
+class Membership:
+    """What a host has to be one of several."""
+
+    identity: Identity
+    interface: str
+    """Its address, at which the others reach it."""
+
+
+@final
 @dataclass
 class Part:
     """What a host is told of the program around its own nodes."""
@@ -49,6 +60,8 @@ class Part:
     starter: Starter
     host: str
     """Names this host among those of the run."""
+    membership: Membership | None = None
+    """By which nodes of other hosts are called; `None` = there are no other hosts."""
     path: tuple[str, ...] = ()
     """Of the launcher: where modules are looked for, as far as this host has those folders."""
     cwd: str = ""

@@ -68,7 +68,12 @@ class ProcessLauncher(AbstractLauncher):
         self._interfaces = {node.name: node.interface for node in plan.nodes}
         self._processes: dict[str, NodeProcess] = {}  # by key; the last attempt
         self._of: dict[str, NodeProcess] = {}  # {node: its process}
-        self._listeners = Listeners(sockets)
+        member = None if part is None else part.membership
+        self._listeners = (
+            Listeners(sockets)
+            if part is None or member is None
+            else Listeners(sockets, part.host, member)
+        )
         _make_room(len(plan.nodes))
         self._server: Starter = (
             take(needed([node.payload for node in plan.nodes])) if part is None else part.starter
@@ -192,7 +197,7 @@ class ProcessLauncher(AbstractLauncher):
     def _fork(self, process: NodeProcess) -> None:
         spec = system.memory_file("lpml-spec", pickle.dumps(self._spec(process), protocol=5))
         ours, theirs = socket.socketpair()
-        listeners = [self._listeners.descriptor(node.name) for node in process.nodes]
+        listeners = [fd for node in process.nodes for fd in self._listeners.descriptors(node.name)]
         attempt = max(process.attempts.values())
         message = {"what": "fork", "key": process.key, "attempt": attempt}
         self._server.send(message, [theirs.fileno(), spec, *listeners])
@@ -233,6 +238,7 @@ class ProcessLauncher(AbstractLauncher):
             argv0=(sys.argv[0] if sys.argv else "") if part is None else part.argv0,
             stacks=str(self._stack_file(process)),
             host="" if part is None else part.host,
+            identity=part.membership.identity if part and part.membership else None,
         )
 
     def _stack_file(self, process: NodeProcess) -> Path:

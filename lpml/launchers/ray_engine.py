@@ -19,7 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from lpml.clock import current_clock
 from lpml.errors import LaunchError, UsageError
@@ -27,9 +27,13 @@ from lpml.launchers import demands
 from lpml.launchers.agent import Errand, HostAgent
 from lpml.launchers.demands import Unit, in_words, together
 from lpml.launchers.hosts import AbstractAgent, Cluster, HostLost, HostsLauncher
+from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.seats import Seat
 from lpml.record.folder import RunFolder
+
+if TYPE_CHECKING:
+    from lpml.wire.authority import Authority
 
 try:
     import ray
@@ -187,6 +191,11 @@ class RayCluster(Cluster):
         self._closed = False
         _connect(address)
         self.here = str(ray.get_runtime_context().get_node_id())
+        self._authority: Authority | None = None
+        if not self._embedded:
+            from lpml.wire.authority import Authority
+
+            self._authority = Authority(run)
 
     def place(self, nodes: Iterable[NodePlan]) -> dict[str, str]:
         groups = demands.groups(demands.units(nodes, shared=self._embedded)).values()
@@ -235,6 +244,12 @@ class RayCluster(Cluster):
         before = self._rooms[process]
         self._wait([before[0]], [before[2]])
         return self._where(process)
+
+    def join(self, host: str) -> Membership | None:
+        if self._authority is None:
+            return None
+        interface = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == host)
+        return Membership(self._authority.issue(host), interface)
 
     def start_agent(self, errand: Errand) -> AbstractAgent:
         groups = {"orders": 1, "events": 1, "questions": 4}

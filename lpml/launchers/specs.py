@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from lpml.service import Interface
+from lpml.wire.tls import Identity
 
 
 @final
@@ -54,7 +55,9 @@ class ProcessSpec:
     stacks: str
     """The file that stacks are written to when the interpreter is stuck."""
     host: str = ""
-    """Names the host among those of the run; "" where there is only one.
+    """Names the host of an engine of several; "" elsewhere.
 
-    On one of several the process was not forked for us, and `environment` goes on top of its own.
+    There the process was not forked for us, and `environment` goes on top of its own.
     """
+    identity: Identity | None = None
+    """By which it calls nodes of other hosts. Where it has one, a node has two listeners."""

@@ -27,6 +27,7 @@ from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.host import Host
 from lpml.launchers.local import Door
 from lpml.launchers.specs import NodeSpec, ProcessSpec
+from lpml.wire import tls
 from lpml.wire.places import set_host
 
 
@@ -69,16 +70,25 @@ class _Process:
         _set_up(spec)
         self._stacks = open(spec.stacks, "ab", buffering=0)  # noqa: SIM115  # for the process's life
         faulthandler.register(system.stack_signal(), self._stacks, all_threads=True)
+        sockets = [socket.socket(fileno=fd) for fd in listeners]
+        each = len(sockets) // len(spec.nodes)  # those of other hosts come by the second
         self._hosts = {
-            node.name: self._host(spec, node, socket.socket(fileno=fd))
-            for node, fd in zip(spec.nodes, listeners, strict=True)
+            node.name: self._host(spec, node, *sockets[each * i : each * (i + 1)])
+            for i, node in enumerate(spec.nodes)
         }
         for host in self._hosts.values():
             if len(self._hosts) > 1:
                 log = next(node.log for node in spec.nodes if node.name == host.name)
                 output.route(host.context, Path(log))
 
-    def _host(self, spec: ProcessSpec, node: NodeSpec, listener: socket.socket) -> Host:
+    def _host(
+        self,
+        spec: ProcessSpec,
+        node: NodeSpec,
+        listener: socket.socket,
+        remote: socket.socket | None = None,
+    ) -> Host:
+        identity = spec.identity
         context = Context(
             node.name,
             node.group,
@@ -110,6 +120,7 @@ class _Process:
             door,
             listener,
             node.state,
+            remote=None if remote is None or identity is None else (remote, identity),
         )
 
     def main(self) -> int:
@@ -215,6 +226,8 @@ def _set_up(spec: ProcessSpec) -> None:
     before = dict(os.environ)
     if spec.host:
         set_host(spec.host)
+        if spec.identity is not None:
+            tls.join(spec.identity)
         sys.path[:0] = [entry for entry in spec.path if entry not in sys.path]
     else:
         os.environ.clear()

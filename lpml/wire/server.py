@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from lpml.clock import Call
 from lpml.errors import ProtocolError, closest
@@ -25,7 +25,9 @@ from lpml.wire.transfer import ROOM, take_files
 
 if TYPE_CHECKING:
     from lpml.wire.doorman import Doorman
+    from lpml.wire.tls import Identity
 
+Remote: TypeAlias = "tuple[socket.socket, Identity]"
 _TICK = 0.05  # seconds that a call may run in the loop's thread before another takes the loop
 _TICK_MIXED = 0.01  # the same where the service has methods that may block
 _TRUSTED = 8  # quick calls in a row after which a method of such a service runs there too
@@ -56,21 +58,18 @@ class Server:
     Args:
       dispatcher: of the object that is served.
       listener: a Unix socket, for callers of this host.
-      remote: a TCP socket, for members of the run on other hosts; this process is one.
-
-    Raises:
-      NodeUnavailable: there is a TCP socket, and this process is a member of no run.
+      remote: a TCP socket for members of the run on other hosts, and what we are in that run.
     """
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         listener: socket.socket,
-        remote: socket.socket | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._listener = listener
-        self._doorman = None if remote is None else self._hire(remote)
+        self._doorman = None if remote is None else self._hire(*remote)
         self._poller = Poller()
         self._clock = dispatcher.scope.clock
         self._by_name = {name.encode(): each for name, each in dispatcher.handlers.items()}
@@ -108,11 +107,12 @@ class Server:
         if self._doorman is not None:
             self._doorman.start()
 
-    def _hire(self, remote: socket.socket) -> Doorman:
+    def _hire(self, listener: socket.socket, identity: Identity) -> Doorman:
         from lpml.wire.doorman import Doorman
-        from lpml.wire.tls import server_context
+        from lpml.wire.tls import context_of
 
-        return Doorman(self._dispatcher.node, remote, server_context(), self._admit)
+        context = context_of(identity, server=True)
+        return Doorman(self._dispatcher.node, listener, context, self._admit)
 
     def statistics(self) -> ServerStatistics:
         """Counts so far."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Connection: TypeAlias = "socket.socket | TlsConnection"
 Address: TypeAlias = str
-"""Where a node listens: `unix:/path`, or `tls://host:port`."""
+"""Where a node listens: `unix:/path`, or `tls://run@host:port`."""
 
 BACKLOG = 4096
 _LONGEST = 107 if sys.platform == "linux" else 103  # bytes in a sockaddr_un, less its end

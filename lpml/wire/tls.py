@@ -7,6 +7,7 @@ Nothing that arrives is looked at before that. Descriptors cannot travel, so eve
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import select
 import socket
@@ -37,25 +38,23 @@ class Identity:
     certificate: str
     key: str = field(repr=False)
 
-
-_identity: Identity | None = None
-
-
-def set_identity(identity: Identity | None) -> None:
-    """This process is a member of a run, from now on; `None` = of none."""
-    global _identity
-    _identity = identity
+    @property
+    def run(self) -> str:
+        """Names the authority, in addresses."""
+        return hashlib.sha256(self.authority.encode()).hexdigest()[:12]
 
 
-def server_context() -> ssl.SSLContext:
-    """By which this process lets others in.
+_identities: dict[str, Identity] = {}  # {run: what we are there}
 
-    Raises:
-      NodeUnavailable: it is a member of no run.
-    """
-    if _identity is None:
-        raise NodeUnavailable("a node is to be called from other hosts, and has no identity")
-    return context_of(_identity, server=True)
+
+def join(identity: Identity) -> None:
+    """This process is a member of a run, from now on."""
+    _identities[identity.run] = identity
+
+
+def leave(identity: Identity) -> None:
+    """It is not any more."""
+    _identities.pop(identity.run, None)
 
 
 @functools.lru_cache(maxsize=16)
@@ -98,25 +97,26 @@ def listen_tcp(host: str) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
-    """`tls://HOST:PORT`."""
+def address_of(listener: socket.socket, identity: Identity) -> str:
+    """`tls://RUN@HOST:PORT`."""
     host, port = listener.getsockname()[:2]
-    return f"tls://[{host}]:{port}" if ":" in host else f"tls://{host}:{port}"
+    return f"tls://{identity.run}@{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def dial_tls(address: str) -> TlsConnection:
-    """A connection to the member of our run that listens at `tls://HOST:PORT`.
+    """A connection to the member of a run that listens at `tls://RUN@HOST:PORT`.
 
     Raises:
-      NodeUnavailable: this process is a member of no run.
+      NodeUnavailable: this process is no member of that run.
       OSError: nobody answers, or whoever does is of another run.
     """
-    if _identity is None:
-        raise NodeUnavailable(f"{address} is of another host, and this process has no identity")
-    host, _, port = address.removeprefix("tls://").rpartition(":")
+    run, _, place = address.removeprefix("tls://").rpartition("@")
+    if run not in _identities:
+        raise NodeUnavailable(f"{address} is of a run on other hosts; this process is not of it")
+    host, _, port = place.rpartition(":")
     plain = socket.create_connection((host.strip("[]"), int(port)), timeout=HANDSHAKE)
     try:
-        connection = TlsConnection(plain, context_of(_identity, server=False), server=False)
+        connection = TlsConnection(plain, context_of(_identities[run], server=False), server=False)
     except BaseException:
         plain.close()
         raise

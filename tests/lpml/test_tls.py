@@ -56,14 +56,15 @@ class Service:
 class Node:
     """A server at a TLS socket of this machine."""
 
-    def __init__(self, folder: Path, service: object | None = None) -> None:
-        service = Service() if service is None else service
-        interface = interface_of(type(service))
+    def __init__(self, folder: Path, identity: Identity) -> None:
+        interface = interface_of(Service)
         context = Context("server/0", "server")
-        dispatcher = wire.Dispatcher(service, interface, context, "server/0")
+        dispatcher = wire.Dispatcher(Service(), interface, context, "server/0")
         self.remote = tls.listen_tcp("127.0.0.1")
-        self.address = tls.address_of(self.remote)
-        self.server = wire.Server(dispatcher, wire.listen(folder / "s.sock"), self.remote)
+        self.address = tls.address_of(self.remote, identity)
+        self.server = wire.Server(
+            dispatcher, wire.listen(folder / "s.sock"), (self.remote, identity)
+        )
         self.server.start()
         self.client = wire.connect(self.address, interface, node="server/0", caller="test")
 
@@ -87,15 +88,14 @@ def members(*names: str, run: str = "this", **options: Any) -> list[Identity]:
 def identity() -> Iterator[Identity]:
     """This process is a member of a run."""
     (mine,) = members("host")
-    tls.set_identity(mine)
+    tls.join(mine)
     yield mine
-    tls.set_identity(None)
+    tls.leave(mine)
 
 
 @pytest.fixture
 def node(identity: Identity, tmp_path: Path) -> Iterator[Node]:
-    del identity
-    made = Node(tmp_path)
+    made = Node(tmp_path, identity)
     yield made
     made.close()
 
@@ -129,8 +129,8 @@ def test_shared_values_arrive_as_shared_values(node: Node) -> None:
         np.testing.assert_array_equal(back[0].value["a"], np.arange(size))
 
 
-def test_a_broadcast_reaches_other_hosts(node: Node, tmp_path: Path) -> None:
-    other = Node(tmp_path / "other")
+def test_a_broadcast_reaches_other_hosts(node: Node, identity: Identity, tmp_path: Path) -> None:
+    other = Node(tmp_path / "other", identity)
     array = np.arange(1_000_000)
     with_shared = {"array": array, "shared": lpml.Shared(np.ones(1_000_000))}
     try:
@@ -219,15 +219,15 @@ def test_a_member_of_another_run_is_refused(node: Node, tmp_path: Path) -> None:
 
 def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
     mine, late = members("host", "late", days=-0.5)
-    tls.set_identity(mine)
+    tls.join(mine)
     try:
-        node = Node(tmp_path)
+        node = Node(tmp_path, mine)
         assert refused(node, with_certificate(late, tmp_path))
         with pytest.raises(lpml.NodeUnavailable):
             node.client.echo(1)
         node.close()
     finally:
-        tls.set_identity(None)
+        tls.leave(mine)
 
 
 def test_older_tls_and_plain_text_are_refused(node: Node, identity: Identity) -> None:
@@ -239,23 +239,22 @@ def test_older_tls_and_plain_text_are_refused(node: Node, identity: Identity) ->
     assert node.client.echo(1) == 1
 
 
-def test_a_client_takes_no_server_of_another_run(tmp_path: Path) -> None:
-    first, second = members("a")[0], members("b")[0]
-    tls.set_identity(first)
-    node = Node(tmp_path)
-    try:
-        tls.set_identity(second)
-        with pytest.raises(lpml.NodeUnavailable, match="certificate"):
-            node.client.echo(1)
-    finally:
-        tls.set_identity(None)
-        node.close()
+def test_a_client_takes_no_server_of_another_run(identity: Identity, tmp_path: Path) -> None:
+    (other,) = members("a")
+    node = Node(tmp_path, other)
+    pretending = node.address.replace(other.run, identity.run)
+    client = wire.connect(pretending, interface_of(Service), node="server/0")
+    with pytest.raises(lpml.NodeUnavailable, match="certificate"):
+        client.echo(1)
+    node.close()
 
 
-def test_a_process_of_no_run_cannot_call(tmp_path: Path, node: Node) -> None:
-    tls.set_identity(None)
-    with pytest.raises(lpml.NodeUnavailable, match="no identity"):
+def test_a_process_of_no_run_cannot_call(tmp_path: Path) -> None:
+    (other,) = members("a")
+    node = Node(tmp_path, other)
+    with pytest.raises(lpml.NodeUnavailable, match="not of it"):
         node.client.echo(1)
+    node.close()
 
 
 def test_silent_peers_hold_nobody_up(node: Node) -> None:
