@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lpml.agents.dqn.config import DQNConfig
+from lpml.agents.torsos import convolutions
 from lpml.nodes import Params
 from lpml.nodes.environment import EnvironmentSpec
 
@@ -56,7 +57,7 @@ def torso(observation: Any) -> jax.Array:
     """Observations `[B, ...]` as features `[B, F]` of float32."""
     leaves = [_as_float(leaf) for leaf in jax.tree.leaves(observation)]
     if len(leaves) == 1 and leaves[0].ndim == 4:
-        return _flat(_convolutions(leaves[0]))
+        return _flat(convolutions(leaves[0]))
     return jnp.concatenate([_flat(leaf) for leaf in leaves], axis=1)
 
 
@@ -80,13 +81,6 @@ def combine(value: jax.Array, advantage: jax.Array) -> jax.Array:
     """`Q = V + A - mean_a A`, Wang et al. (2016), eq. (9), of `[B, 1]` and `[B, A]`."""
     centred: jax.Array = advantage - advantage.mean(axis=-1, keepdims=True)
     return value + centred
-
-
-def _convolutions(images: jax.Array) -> jax.Array:
-    """The three layers of Mnih et al. (2015), padded so that small images pass too."""
-    for channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-        images = jax.nn.relu(hk.Conv2D(channels, kernel, stride)(images))
-    return images
 
 
 def _as_float(leaf: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from lpml.agents.torsos import are_frames, of_frames
 from lpml.nodes.acting import PolicyState
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.roles import Params
@@ -50,7 +51,8 @@ def make_networks(spec: EnvironmentSpec, hidden: tuple[int, ...], lstm: int) -> 
     """The network for an environment with discrete actions.
 
     Args:
-      spec: of the environment; the leaves of an observation are flattened and joined.
+      spec: of the environment; the leaves of an observation are flattened and joined, frames of
+        pixels pass through convolutions.
       hidden: widths of the layers.
       lstm: width of the recurrent core; 0 = none.
     """
@@ -96,6 +98,8 @@ def make_networks(spec: EnvironmentSpec, hidden: tuple[int, ...], lstm: int) -> 
 
 def _flatten(observation: Any, spec: Any) -> jax.Array:
     """`[N, ...]` of every leaf as one `[N, D]` of float32."""
+    if are_frames(spec):
+        return of_frames(jax.tree.leaves(observation)[0])
     leaves = zip(jax.tree.leaves(observation), jax.tree.leaves(spec), strict=True)
     flat = [
         leaf.astype(jnp.float32).reshape(leaf.shape[0], math.prod(of_one.shape))

@@ -57,7 +57,7 @@ class PPOConfig:
 
     # Normalisation
     normalise_observations: bool = True
-    """By running mean and variance, which travel with the parameters."""
+    """By running mean and variance, which travel with the parameters; frames of pixels are not."""
     normalise_returns: bool = True
     """The network predicts values in standard deviations of the returns, so that losses are of one
     size whatever the rewards are."""

@@ -18,6 +18,7 @@ from lpml.agents.ppo import losses
 from lpml.agents.ppo.config import PPOConfig
 from lpml.agents.ppo.heads import array_spec
 from lpml.agents.ppo.networks import Network
+from lpml.agents.torsos import are_frames
 from lpml.nodes.data_parallel import spread
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.learning import Algorithm, Experience, Update
@@ -64,9 +65,9 @@ class Rows(NamedTuple):
 
 
 def observe(observations: RunningStatistics | None, observation: Any) -> Any:
-    """Observations `[..., *shape]` as the network sees them: floats, perhaps normalised."""
+    """Observations `[..., *shape]` as the network takes them: as they are, or normalised."""
     if observations is None:
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), observation)
+        return observation
     return normalisation.normalise(observations, observation)
 
 
@@ -94,6 +95,7 @@ def make_algorithm(config: PPOConfig, spec: EnvironmentSpec, network: Network) -
     the last observation of an episode. The last row of a window only lends its observation.
     """
     optimizer = make_optimizer(config)
+    normalises = config.normalise_observations and not are_frames(spec.observation)
 
     def init(key: jax.Array) -> PPOState:
         key, network_key = jax.random.split(key)
@@ -102,9 +104,7 @@ def make_algorithm(config: PPOConfig, spec: EnvironmentSpec, network: Network) -
         return PPOState(
             params=params,
             optimizer=optimizer.init(params),
-            observations=(
-                normalisation.init(spec.observation) if config.normalise_observations else None
-            ),
+            observations=normalisation.init(spec.observation) if normalises else None,
             returns=normalisation.init(scalar) if config.normalise_returns else None,
             key=key,
             updates=jnp.zeros((), jnp.int32),

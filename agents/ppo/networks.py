@@ -1,4 +1,4 @@
-"""The network of PPO: layers over a flat observation, a policy and a value on top.
+"""The network of PPO: layers over what an observation holds, a policy and a value on top.
 
 Letters: `[...]` are any axes in front of an observation's own.
 """
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from lpml.agents.ppo.config import PPOConfig
 from lpml.agents.ppo.heads import AbstractHead, Normal, make_head
+from lpml.agents.torsos import are_frames, of_frames
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.roles import Params
 
@@ -24,6 +25,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
+_ZERO = hk.initializers.Constant(0.0)  # `_draw_weights` draws the others
 _GAINS = {"policy": 0.01, "value": 1.0}
 """Of the last layers; sqrt(2) of the others."""
 
@@ -47,14 +49,21 @@ class Network:
 def make_network(config: PPOConfig, spec: EnvironmentSpec) -> Network:
     """Orthogonal layers; the last of the policy is small, so that it begins near uniform.
 
+    Frames of pixels pass through convolutions first.
+
     Reference: Andrychowicz et al., "What Matters In On-Policy Reinforcement Learning?" (2021),
     section 3.2.
     """
     head = make_head(spec, squash=config.squash)
     shapes = [leaf.shape for leaf in jax.tree.leaves(spec.observation)]
 
+    frames = are_frames(spec.observation)
+
     def forward(observation: Any) -> tuple[Any, jax.Array]:
-        flat = _flatten(observation, shapes)
+        if frames:
+            flat = of_frames(jax.tree.leaves(observation)[0], _ZERO)
+        else:
+            flat = _flatten(observation, shapes)
         shared = _torso(config, "torso")(flat) if config.shared_torso else None
         of_policy = _torso(config, "policy_torso")(flat) if shared is None else shared
         of_value = _torso(config, "value_torso")(flat) if shared is None else shared
@@ -83,12 +92,16 @@ def _torso(config: PPOConfig, name: str) -> Callable[[jax.Array], jax.Array]:
 
 
 def _linear(units: int, name: str) -> hk.Linear:
-    return hk.Linear(units, w_init=hk.initializers.Constant(0.0), name=name)
+    return hk.Linear(units, w_init=_ZERO, name=name)
 
 
 def _draw_weights(params: Any, key: jax.Array) -> Any:
     """The same with orthogonal weights, of one draw: jax compiles each for half a second."""
-    shapes = {name: module["w"].shape for name, module in params.items() if "w" in module}
+    shapes = {
+        name: (math.prod(module["w"].shape[:-1]), module["w"].shape[-1])
+        for name, module in params.items()
+        if "w" in module
+    }
     draw = jax.random.normal(key, (sum(rows * columns for rows, columns in shapes.values()),))
     drawn, begin = {name: dict(module) for name, module in params.items()}, 0
     for name, (rows, columns) in shapes.items():
@@ -96,7 +109,8 @@ def _draw_weights(params: Any, key: jax.Array) -> Any:
         begin += rows * columns
         q, r = jnp.linalg.qr(noise.reshape(max(rows, columns), -1))
         q = q * jnp.sign(jnp.diag(r))[None]  # every orthogonal matrix is as likely
-        drawn[name]["w"] = _GAINS.get(name, math.sqrt(2.0)) * (q if rows >= columns else q.T)
+        weights = _GAINS.get(name, math.sqrt(2.0)) * (q if rows >= columns else q.T)
+        drawn[name]["w"] = weights.reshape(params[name]["w"].shape)
     return drawn
 
 
@@ -104,7 +118,7 @@ def _flatten(observation: Any, shapes: list[tuple[int, ...]]) -> jax.Array:
     """All leaves `[..., *shape]` as one vector `[..., F]`."""
     leaves = jax.tree.leaves(observation)
     flat = [
-        leaf.reshape(*leaf.shape[: leaf.ndim - len(shape)], -1)
+        leaf.astype(jnp.float32).reshape(*leaf.shape[: leaf.ndim - len(shape)], -1)
         for leaf, shape in zip(leaves, shapes, strict=True)
     ]
     return jnp.concatenate(flat, axis=-1)
