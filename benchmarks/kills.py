@@ -280,8 +280,8 @@ def account(path: Path, saved: int, found: Found) -> None:
     """What workers were told, against what the server had: see the head of this file."""
     told = []
     for line in path.read_text().splitlines():
-        when, version, _ = line.split(" ", 2)
-        told.append((float(when), int(version)))
+        when, number, _ = line.split(" ", 2)
+        told.append((float(when), int(number)))
     told.sort()
     found.told = len(told)
     # Asynchronous: every exchange makes one version, so a version told is an update that is there.

@@ -259,6 +259,28 @@ def test_a_stopped_node_delays_the_run_and_its_stop_and_no_more(start: Launch, v
         assert time.monotonic() - begin < 10.0
 
 
+def test_a_stopped_node_costs_its_callers_their_deadline_and_goes_on_when_it_may(
+    start: Launch,
+) -> None:
+    program = lpml.Program("stopped")
+    _, other = (program.add_node(lpml.Node(Account), label="account") for _ in range(2))
+    program.add_node(lpml.Node(Saver, other), label="saver")
+    with start(program) as run:
+        assert until(lambda: all_run(run))
+        stopped, going_on = run.client("account/0"), run.client("account/1")
+        assert stopped.add_for("me", 1) == 1
+        pid = nodes_of(run)["account/0"].pid
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(lpml.CallTimeout, match="account/0"), lpml.deadline(0.2):
+            stopped.parts()
+        counted = going_on.parts()["saver/0"]
+        assert until(lambda: going_on.parts()["saver/0"] > counted + 10), "others do not wait"
+        assert nodes_of(run)["account/0"].restarts == 0, "only a death is answered"
+        os.kill(pid, signal.SIGCONT)
+        assert stopped.add_for("me", 1) == 2
+        assert nodes_of(run)["account/0"].pid == pid
+
+
 def test_a_stopped_node_is_named_where_no_checkpoint_can_be_taken(
     start: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

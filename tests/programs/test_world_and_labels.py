@@ -251,8 +251,8 @@ def test_both_halves_are_at_work_on_threads(runs: Path) -> None:
     graph = program(config=SMALL, evaluation_episodes=5, max_seconds=60.0)
     with running(graph, "test", directory=runs) as run:
         encoder, learner = (
-            service(run, "encoder/0", ParameterServer),
-            service(run, "learner/0", Learner),
+            service(run, "encoder/0", ParameterServer, 90.0),
+            service(run, "learner/0", Learner, 90.0),
         )
         assert encoder.pull(at_least=50, timeout=60.0).version >= 50
         assert learner.pull(at_least=20, timeout=60.0).version >= 20
@@ -264,28 +264,39 @@ def test_both_halves_are_at_work_on_threads(runs: Path) -> None:
     assert (run.folder.path / "policy" / "policy.json").is_file()
 
 
+def played(run: lpml.Run, episodes: int = 100) -> float:
+    """The mean return of the policy that a run has left."""
+    policy = load_policy(run.folder.path / "policy")
+    environment = make_environment(WORLD, episodes, seed=5)
+    observation, total = environment.reset(5), 0.0
+    for _ in range(9):
+        step = environment.step(policy(observation))
+        observation, total = step.observation, total + step.reward.sum()
+    return float(total / episodes)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_learnt_encoder_is_what_the_agent_needs(runs: Path) -> None:
-    """The claim: with the other half solved in half the steps in which it is not without."""
-    steps = {}
-    for workers, budget in ((1, 40_000), (0, 40_000)):
-        for seed in range(2):
-            graph = program(num_workers=workers, max_actor_steps=budget, seed=seed)
-            with running(graph, "test", timeout=400, directory=runs) as run:
-                outcome = run.wait(400)
-            rows = logged(run, "evaluator/0")
-            best = max(row["evaluator_return"] for row in rows)
-            examined = logged(run, "examiner/0")
-            if workers:
-                assert "reached 0.95" in outcome.reason
-                assert examined[-1]["validation_loss"] < 0.25 * examined[0]["validation_loss"]
-                assert (examined[0]["foretold"] < 0.1) < (examined[-1]["foretold"] > 0.95)
-            else:
-                assert f"reached {budget}" in outcome.reason
-                assert best < 0.8
-            steps[workers, seed] = rows[-1]["step"]
-    assert max(steps[1, 0], steps[1, 1]) <= 0.6 * min(steps[0, 0], steps[0, 1])
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_learnt_encoder_is_what_the_agent_needs(seed: int, runs: Path) -> None:
+    """The claim: solved with the other half, and far from it without, in twice the steps."""
+    graph = program(num_workers=1, max_actor_steps=40_000, seed=seed)
+    with running(graph, "test", timeout=600, directory=runs) as run:
+        outcome = run.wait(600)
+    assert "reached 0.95" in outcome.reason
+    assert played(run) >= 0.9
+    examined, steps = logged(run, "examiner/0"), logged(run, "evaluator/0")[-1]["step"]
+    assert examined[-1]["validation_loss"] < 0.25 * examined[0]["validation_loss"]
+    assert examined[0]["foretold"] < 0.1
+    assert examined[-1]["foretold"] > 0.95
+    budget = int(2 * steps)
+    graph = program(num_workers=0, max_actor_steps=budget, seed=seed)
+    with running(graph, "test", timeout=600, directory=runs) as run:
+        outcome = run.wait(600)
+    assert f"reached {budget}" in outcome.reason
+    without = played(run)
+    print(f"seed {seed}: solved after {steps} steps; without, {without} after {budget}")
+    assert without < 0.7
 
 
 @pytest.mark.slow
@@ -294,13 +305,7 @@ def test_it_solves_on_processes_and_leaves_a_policy_that_plays(runs: Path) -> No
     with running(program(), "local_mp", timeout=280, directory=runs) as run:
         outcome = run.wait(280)
     assert (outcome.state, "reached 0.95" in outcome.reason) == ("finished", True)
-    policy = load_policy(run.folder.path / "policy")
-    environment = make_environment(WORLD, 20, seed=5)
-    observation, total = environment.reset(5), 0.0
-    for _ in range(9):
-        step = environment.step(policy(observation))
-        observation, total = step.observation, total + step.reward.sum()
-    assert total / 20 >= 0.8
+    assert played(run) >= 0.8
 
 
 @pytest.mark.slow
@@ -308,15 +313,15 @@ def test_it_solves_on_processes_and_leaves_a_policy_that_plays(runs: Path) -> No
 def test_both_halves_go_on_from_one_checkpoint(runs: Path) -> None:
     graph = functools.partial(program, config=SMALL, target_return=2.0)
     with running(graph(), "local_mt", directory=runs, checkpoint_every=60.0) as run:
-        encoder = service(run, "encoder/0", ParameterServer)
-        learner = service(run, "learner/0", Learner)
+        encoder = service(run, "encoder/0", ParameterServer, 90.0)
+        learner = service(run, "learner/0", Learner, 90.0)
         encoder.pull(at_least=200, timeout=60.0)
         learner.pull(at_least=20, timeout=60.0)
         run.stop("enough")  # takes a last checkpoint
     trained, updates = encoder.statistics().version, learner.statistics().updates
     with running(graph(), "local_mt", resume=run.folder.path) as again:
-        encoder = service(again, "encoder/0", ParameterServer)
-        learner = service(again, "learner/0", Learner)
+        encoder = service(again, "encoder/0", ParameterServer, 90.0)
+        learner = service(again, "learner/0", Learner, 90.0)
         assert encoder.pull().version >= trained
         assert learner.pull().version >= updates
         learner.pull(at_least=updates + 10, timeout=60.0)
