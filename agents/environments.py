@@ -8,7 +8,7 @@ from typing import Any
 
 from lpml.agents.cartpole import CartPole
 from lpml.agents.catch import Catch
-from lpml.agents.jax_environments import SIMULATIONS, vectorised
+from lpml.agents.jax_environments import SIMULATIONS, is_simulation, vectorised
 from lpml.errors import UsageError, closest
 from lpml.nodes.environment import AbstractEnvironment
 
@@ -27,7 +27,8 @@ _ELSEWHERE = {
 """By what stands before the name: module, function, optional package and the extra of it."""
 
 _SOURCES = (
-    "envpool/NAME of EnvPool (lpml[envpool]), ALE/NAME-v5 of Atari (lpml[atari]), gymnax/NAME, and "
+    "envpool/NAME of EnvPool (lpml[envpool]), ALE/NAME-v5 of Atari (lpml[atari]), gymnax/NAME, "
+    "brax/NAME and mjx/NAME (lpml[gymnax], lpml[brax], lpml[mjx]), and "
     "package.module:function of yours"
 )
 
@@ -62,7 +63,7 @@ def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnv
         raise UsageError(f"make_environment({name!r}, num_envs={num_envs}): give at least 1")
     if name in OWN:
         return OWN[name](num_envs, seed)
-    if name.startswith(("jax/", "gymnax/")):
+    if is_simulation(name):
         return vectorised(name)(num_envs, seed)
     module, _, function = name.partition(":")
     if function.isidentifier():

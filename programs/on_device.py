@@ -18,7 +18,7 @@ from lpml.agents.dqn import DQNBuilder, DQNConfig
 from lpml.agents.environments import solved_at
 from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
-from lpml.agents.jax_environments import simulation_named
+from lpml.agents.jax_environments import is_simulation, simulation_named
 from lpml.agents.ppo import PPOBuilder, PPOConfig
 from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
@@ -50,7 +50,7 @@ def program(
 
     Args:
       agent: ppo, impala or dqn.
-      env: CartPole-v1, Catch, GridWorld, Pendulum-v1, or gymnax/NAME.
+      env: CartPole-v1, Catch, GridWorld, Pendulum-v1, or gymnax/NAME, brax/NAME or mjx/NAME.
       num_envs: environments, stepped together on the device.
       iterations: rollouts (of dqn: ticks), and updates from them, of one call of the device.
       target_return: ends the program when the evaluator's mean return reaches it; without it 475
@@ -67,7 +67,7 @@ def program(
     Raises:
       UsageError: there is no such environment or agent, or the numbers do not fit together.
     """
-    name = env if env.startswith(("jax/", "gymnax/")) else f"jax/{env}"
+    name = env if is_simulation(env) else f"jax/{env}"
     environment = simulation_named(name)
     builder = make_builder(agent, env, num_envs, ppo, impala, dqn)
     if iterations < 1 or evaluation_episodes < 1:

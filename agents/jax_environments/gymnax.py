@@ -1,7 +1,8 @@
-"""Environments of gymnax: those of version 1 (six values a step) and those before (five).
+"""Environments of gymnax, of version 1 and before; the one file that imports it.
 
-The five tell not why an episode ended. There the time limit is lifted and counted here, so that
-`done` means the end for good.
+What they call a step without reset, `step_env`, returns five values, of which `done` is the end for
+good in version 1, and any end before it. So the time limit is lifted and counted here. A step of
+six values tells the end for good and the cut-off apart.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpml.agents.jax_environments.episodic import as_written
 from lpml.errors import UsageError, closest
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.simulation import AbstractSimulation
@@ -55,7 +57,8 @@ class GymnaxEnvironment(AbstractSimulation):
             action = environment.action_space(params).sample(key)
             return environment.step_env(key, state, action, params)
 
-        values = len(jax.eval_shape(one, jax.random.key(0)))
+        with as_written():
+            values = len(jax.eval_shape(one, jax.random.key(0)))
         if values not in (5, 6):
             raise UsageError(f"{name}: a step returns {values} values; gymnax's return 5 or 6")
         limit = int(getattr(params, "max_steps_in_episode", _UNLIMITED))
@@ -84,14 +87,14 @@ class GymnaxEnvironment(AbstractSimulation):
         )
 
     def reset(self, key: jax.Array) -> tuple[GymnaxState, Any]:
-        with jax.numpy_dtype_promotion("standard"):  # gymnax's own arithmetic mixes types
+        with as_written():
             observation, inner = self.environment.reset_env(key, self.params)
         return GymnaxState(inner, jnp.zeros((), jnp.int32)), observation
 
     def step(
         self, state: GymnaxState, action: jax.Array, key: jax.Array
     ) -> tuple[GymnaxState, Any, jax.Array, jax.Array, jax.Array]:
-        with jax.numpy_dtype_promotion("standard"):
+        with as_written():
             returned = self.environment.step_env(key, state.inner, action, self.params)
         steps = state.steps + 1
         observation, inner, reward, terminated = returned[:4]

@@ -1,7 +1,8 @@
-"""Simulations by name: our own, and those of gymnax."""
+"""Simulations by name: our own, and those of other packages."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 
 from lpml.agents.jax_environments.cartpole import CartPole
@@ -21,31 +22,43 @@ SIMULATIONS: Mapping[str, Callable[[], AbstractSimulation]] = {
 """Our own."""
 
 
+_ADAPTERS: Mapping[str, tuple[str, str]] = {
+    "gymnax": ("make_gymnax", "gymnax"),
+    "brax": ("make_brax", "brax"),
+    "mjx": ("make_mjx", "mujoco_playground"),
+}
+"""By what stands before the name, which is also the module and the extra: function, package."""
+
+_ELSEWHERE = "gymnax/NAME (lpml[gymnax]), brax/NAME (lpml[brax]) and mjx/NAME (lpml[mjx])"
+
+
 def is_simulation(name: str) -> bool:
-    """Whether a name says that it is one of a simulation: `jax/Catch`, `gymnax/Acrobot-v1`."""
-    return name.partition("/")[0] in ("jax", "gymnax") and "/" in name
+    """Whether a name says that it is one of a simulation: `jax/Catch`, `brax/ant`."""
+    source, _, own = name.partition("/")
+    return bool(own) and (source == "jax" or source in _ADAPTERS)
 
 
 def simulation_named(name: str) -> AbstractSimulation:
     """One environment as pure functions.
 
     Args:
-      name: of our own, such as `jax/Catch`, or `Catch` where that is clear; or `gymnax/` and a
-        name of gymnax.
+      name: of our own, such as `jax/Catch`, or `Catch` where that is clear; or that of an adapter
+        and a name that it knows: `gymnax/Acrobot-v1`, `brax/ant`, `mjx/CartpoleBalance`.
 
     Raises:
-      UsageError: there is no such simulation, or gymnax is not installed.
+      UsageError: there is no such simulation, or its package is not installed.
     """
-    if name.startswith("gymnax/"):
-        return _gymnax(name)
-    found = SIMULATIONS.get(name) or SIMULATIONS.get(f"jax/{name}")
+    source, _, own = name.rpartition("/")
+    adapter = name.partition("/")[0]
+    if adapter in _ADAPTERS:
+        return _adapted(adapter, name)
+    found = SIMULATIONS.get(name if source else f"jax/{name}")
     if found is not None:
         return found()
-    own = name.rpartition("/")[2]
     near = closest(own, [known.partition("/")[2] for known in SIMULATIONS])
     raise UsageError(
-        f"simulation {name!r} is none of lpml's own{near}{'' if near.endswith('?') else '.'} If it "
-        f"is one of gymnax, name it 'gymnax/{own}': pip install 'gymnax>=1.0'"
+        f"simulation {name!r} is none of lpml's own{near}{'' if near.endswith('?') else '.'} There "
+        f"are also {_ELSEWHERE}"
     )
 
 
@@ -58,16 +71,16 @@ def vectorised(name: str) -> Callable[[int, int], VectorSimulator]:
     return make
 
 
-def _gymnax(name: str) -> AbstractSimulation:
+def _adapted(adapter: str, name: str) -> AbstractSimulation:
+    """An environment of another package."""
+    function, package = _ADAPTERS[adapter]
     try:
-        from lpml.agents.jax_environments.gymnax import make_gymnax
-
-        return make_gymnax(name)
+        module = importlib.import_module(f"lpml.agents.jax_environments.{adapter}")
+        made: AbstractSimulation = getattr(module, function)(name)
     except ModuleNotFoundError as error:
-        if error.name != "gymnax":
-            raise
+        near = closest(name.partition("/")[2], [known.partition("/")[2] for known in SIMULATIONS])
         raise UsageError(
-            f"simulation {name!r} needs gymnax, which is not installed: pip install 'gymnax>=1.0'"
-            f"{closest(name.partition('/')[2], [n.partition('/')[2] for n in SIMULATIONS])} (of "
-            "lpml's own)"
+            f"simulation {name!r} needs {error.name or package}, which is not installed: pip "
+            f"install 'lpml[{adapter}]'{near} (of lpml's own)"
         ) from error
+    return made

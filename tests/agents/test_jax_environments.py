@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -99,13 +100,20 @@ def test_each_is_an_environment_of_the_host_by_name(name: str) -> None:
     assert step.valid.all()
 
 
-def test_names_that_nobody_knows_bring_near_ones_and_what_to_install() -> None:
-    with pytest.raises(lpml.UsageError, match=r"did you mean 'CartPole-v1'.*pip install"):
+def test_names_that_nobody_knows_bring_near_ones_and_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(lpml.UsageError, match=r"did you mean 'CartPole-v1'.*lpml\[brax\]"):
         simulation_named("CartPol-v1")
-    with pytest.raises(lpml.UsageError, match=r"needs gymnax.*pip install 'gymnax"):
-        simulation_named("gymnax/Acrobot-v1")
     with pytest.raises(lpml.UsageError, match="did you mean 'Catch'"):
         make_environment("jax/Cach")
+    packages = {"gymnax": "gymnax", "brax": "brax", "mjx": "mujoco_playground"}
+    for adapter, package in packages.items():
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules, f"lpml.agents.jax_environments.{adapter}", raising=False)
+        wanted = rf"needs {package}.*pip install 'lpml\[{adapter}\]'.*did you mean 'CartPole-v1'"
+        with pytest.raises(lpml.UsageError, match=wanted):
+            simulation_named(f"{adapter}/CartPole")
 
 
 class Params(NamedTuple):
