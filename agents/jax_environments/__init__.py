@@ -11,3 +11,4 @@ from lpml.agents.jax_environments.names import is_simulation as is_simulation
 from lpml.agents.jax_environments.names import simulation_named as simulation_named
 from lpml.agents.jax_environments.names import vectorised as vectorised
 from lpml.agents.jax_environments.pendulum import Pendulum as Pendulum
+from lpml.agents.jax_environments.randomised import Randomised as Randomised

@@ -18,10 +18,8 @@ from lpml.agents.jax_environments import drawing
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.simulation import AbstractDrawn
 
-_GRAVITY, _TOTAL_MASS, _POLE_MASS, _HALF_LENGTH = 9.8, 1.1, 0.1, 0.5
-_FORCE, _SECONDS = 10.0, 0.02
+_CART_MASS, _SECONDS = 1.0, 0.02
 _MAX_X, _MAX_THETA = 2.4, 12 * 2 * math.pi / 360
-_POLE_MASS_LENGTH = _POLE_MASS * _HALF_LENGTH
 
 
 class CartPoleState(NamedTuple):
@@ -37,9 +35,17 @@ class CartPoleState(NamedTuple):
 @final
 @dataclass(frozen=True)
 class CartPole(AbstractDrawn):
-    """Reward 1 a step until the pole falls or the cart leaves; cut off after `limit` steps."""
+    """Reward 1 a step until the pole falls or the cart leaves; cut off after `limit` steps.
+
+    With the defaults it is gymnasium's. All fields may be randomised.
+    """
 
     limit: int = 500
+    gravity: float = 9.8
+    pole_mass: float = 0.1
+    half_length: float = 0.5
+    """Of the pole."""
+    force: float = 10.0
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -59,13 +65,15 @@ class CartPole(AbstractDrawn):
         self, state: CartPoleState, action: jax.Array, key: jax.Array
     ) -> tuple[CartPoleState, jax.Array, jax.Array, jax.Array, jax.Array]:
         del key
-        force = jnp.where(action > 0, _FORCE, -_FORCE)
+        mass, length = _CART_MASS + self.pole_mass, self.half_length
+        lever = self.pole_mass * length
+        force = jnp.where(action > 0, self.force, -self.force)
         cosine, sine = jnp.cos(state.theta), jnp.sin(state.theta)
-        pull = (force + _POLE_MASS_LENGTH * state.theta_dot**2 * sine) / _TOTAL_MASS
-        theta_acc = (_GRAVITY * sine - cosine * pull) / (
-            _HALF_LENGTH * (4.0 / 3.0 - _POLE_MASS * cosine**2 / _TOTAL_MASS)
+        pull = (force + lever * state.theta_dot**2 * sine) / mass
+        theta_acc = (self.gravity * sine - cosine * pull) / (
+            length * (4.0 / 3.0 - self.pole_mass * cosine**2 / mass)
         )
-        x_acc = pull - _POLE_MASS_LENGTH * theta_acc * cosine / _TOTAL_MASS
+        x_acc = pull - lever * theta_acc * cosine / mass
         new = CartPoleState(
             x=state.x + _SECONDS * state.x_dot,
             x_dot=state.x_dot + _SECONDS * x_acc,
@@ -80,7 +88,7 @@ class CartPole(AbstractDrawn):
         picture = drawing.paper(200, 300)
         scale = 300 / (2 * _MAX_X + 0.6)  # pixels of a metre
         x, y, theta = 150 + scale * float(state.x), 150.0, float(state.theta)
-        length = 2 * _HALF_LENGTH * 100
+        length = 2 * self.half_length * 100
         tip = x + length * math.sin(theta), y - length * math.cos(theta)
         drawing.line(picture, (0, y + 12), (300, y + 12), 1, drawing.GREY)
         drawing.box(picture, (x - 22, y - 4), (44, 16), drawing.INK)

@@ -17,7 +17,7 @@ from lpml.agents.jax_environments import drawing
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.simulation import AbstractDrawn
 
-_GRAVITY, _SECONDS, _MAX_SPEED, _MAX_TORQUE = 10.0, 0.05, 8.0, 2.0
+_SECONDS, _MAX_SPEED, _MAX_TORQUE = 0.05, 8.0, 2.0
 
 
 class PendulumState(NamedTuple):
@@ -34,6 +34,9 @@ class Pendulum(AbstractDrawn):
     """Costs for angle, speed and torque; never ends for good, cut off after `limit` steps."""
 
     limit: int = 200
+    gravity: float = 10.0
+    mass: float = 1.0
+    length: float = 1.0
 
     @property
     def spec(self) -> EnvironmentSpec:
@@ -57,7 +60,9 @@ class Pendulum(AbstractDrawn):
         torque = jnp.clip(action[0], -_MAX_TORQUE, _MAX_TORQUE)
         angle = (state.theta + math.pi) % (2 * math.pi) - math.pi
         cost = angle**2 + 0.1 * state.theta_dot**2 + 0.001 * torque**2
-        speed = state.theta_dot + (1.5 * _GRAVITY * jnp.sin(state.theta) + 3.0 * torque) * _SECONDS
+        pull = 1.5 * self.gravity / self.length * jnp.sin(state.theta)
+        push = 3.0 / (self.mass * self.length**2) * torque
+        speed = state.theta_dot + (pull + push) * _SECONDS
         speed = jnp.clip(speed, -_MAX_SPEED, _MAX_SPEED)
         new = PendulumState(state.theta + speed * _SECONDS, speed, state.steps + 1)
         never = jnp.zeros((), jnp.bool_)
