@@ -259,9 +259,10 @@ def with_deaths(program: lpml.Program, options: Any, runs: str) -> tuple[Found, 
                 break
             time.sleep(dice.uniform(0.0, 1.0))
             alive = [node for node in nodes_of(run).values() if node.state == "running"]
-            victim = dice.choice(alive)
-            if over(run):
+            if over(run) or not alive:
                 break
+            victim = dice.choice(alive)
+            assert victim.pid > 0, "0 would be all of us"
             if number in stops:
                 stop_one(run, victim, found, options.patience)
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from lpml.programs.world_and_labels.agent import (
 from lpml.programs.world_and_labels.labels import Examiner, HeldOut, Worker
 from lpml.programs.world_and_labels.program import WORLDS, program
 from lpml.programs.world_and_labels.snow import DEPTH, Snow
+from lpml.record.checkpoints import latest_of
 from lpml.testing import node, running, service
 
 WORLD = WORLDS["snowy/Catch"]
@@ -246,24 +248,6 @@ def test_a_saved_policy_sees_frames(tmp_path: Path) -> None:
     assert batch.data.steps.observation.shape == (2, SMALL.unroll_length + 1, 10, 5)
 
 
-@pytest.mark.slow
-def test_both_halves_are_at_work_on_threads(runs: Path) -> None:
-    graph = program(config=SMALL, evaluation_episodes=5, max_seconds=60.0)
-    with running(graph, "test", directory=runs) as run:
-        encoder, learner = (
-            service(run, "encoder/0", ParameterServer, 90.0),
-            service(run, "learner/0", Learner, 90.0),
-        )
-        assert encoder.pull(at_least=50, timeout=60.0).version >= 50
-        assert learner.pull(at_least=20, timeout=60.0).version >= 20
-        learnt = learner.pull().params.encoder
-        drawn = EncodedPPOBuilder(SMALL).model(SPEC).init(0).encoder
-        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), learnt, drawn)
-        assert max(jax.tree.leaves(moved)) > 0, "the agent's is no longer the one it was drawn as"
-        run.stop("enough")
-    assert (run.folder.path / "policy" / "policy.json").is_file()
-
-
 def played(run: lpml.Run, episodes: int = 100) -> float:
     """The mean return of the policy that a run has left."""
     policy = load_policy(run.folder.path / "policy")
@@ -308,21 +292,33 @@ def test_it_solves_on_processes_and_leaves_a_policy_that_plays(runs: Path) -> No
     assert played(run) >= 0.8
 
 
+def await_evaluations(run: lpml.Run) -> None:
+    """All that is compiled is, then."""
+    pause, files = threading.Event(), [run.folder.metrics_file("evaluator/0")]
+    while not all(file.exists() and file.stat().st_size for file in files):
+        assert not pause.wait(0.05)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_both_halves_go_on_from_one_checkpoint(runs: Path) -> None:
-    graph = functools.partial(program, config=SMALL, target_return=2.0)
+    graph = functools.partial(program, config=SMALL, target_return=2.0, evaluation_episodes=5)
     with running(graph(), "local_mt", directory=runs, checkpoint_every=60.0) as run:
-        encoder = service(run, "encoder/0", ParameterServer, 90.0)
-        learner = service(run, "learner/0", Learner, 90.0)
-        encoder.pull(at_least=200, timeout=60.0)
-        learner.pull(at_least=20, timeout=60.0)
+        service(run, "encoder/0", ParameterServer, 90.0).pull(at_least=200, timeout=120.0)
+        service(run, "learner/0", Learner, 90.0).pull(at_least=20, timeout=120.0)
+        await_evaluations(run)
         run.stop("enough")  # takes a last checkpoint
-    trained, updates = encoder.statistics().version, learner.statistics().updates
+    cut = latest_of(run.folder)
+    trained, updates = cut.load("encoder/0")["version"], cut.load("learner/0")["version"]
+    assert (trained >= 200, updates >= 20) == (True, True)
+    before = len(logged(run, "evaluator/0"))
     with running(graph(), "local_mt", resume=run.folder.path) as again:
         encoder = service(again, "encoder/0", ParameterServer, 90.0)
         learner = service(again, "learner/0", Learner, 90.0)
         assert encoder.pull().version >= trained
         assert learner.pull().version >= updates
-        learner.pull(at_least=updates + 10, timeout=60.0)
+        encoder.pull(at_least=trained + 20, timeout=120.0)
+        learner.pull(at_least=updates + 10, timeout=120.0)
+        while len(logged(again, "evaluator/0")) <= before:
+            assert not threading.Event().wait(0.05)
         again.stop("enough")
