@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +22,10 @@ from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaConfig
 from lpml.agents.jax_environments import Catch
 from lpml.agents.ppo import PPOBuilder, PPOConfig
+from lpml.errors import NotFinite
+from lpml.nodes import AbstractSimulation, replay_keys
+from lpml.nodes.environment import EnvironmentSpec
+from lpml.nodes.simulation import begin
 from lpml.programs import on_device
 from lpml.testing import running
 
@@ -100,6 +107,38 @@ def test_the_loop_counts_publishes_and_goes_on_where_it_was_saved() -> None:
     assert other.step() == 4
     jax.tree.map(np.testing.assert_array_equal, after, other.pull().params)
     assert node.statistics().updates == 2  # of the calls that the device is known to have done
+
+
+@dataclass(frozen=True)
+class Breaking(AbstractSimulation):
+    """Catch whose reward is no number after so many steps of an episode."""
+
+    catch: Catch = field(default_factory=Catch)
+    after: int = 5
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        return self.catch.spec
+
+    def reset(self, key: jax.Array) -> tuple[Any, Any]:
+        return self.catch.reset(key)
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> Any:
+        new, observation, reward, *ends = self.catch.step(state, action, key)
+        return new, observation, jnp.where(new.row >= self.after, jnp.nan, reward), *ends
+
+
+@pytest.mark.timeout(300)
+def test_an_environment_that_breaks_in_the_loop_is_named_with_a_seed_that_replays_it() -> None:
+    node = Anakin(Fused(SMALL, Breaking(), iterations=2, devices=jax.devices()[:1]), seed=4)
+    with pytest.raises(NotFinite, match=r"environment 0 of 8 \(jax/Catch, seed 4\)") as caught:
+        [node.step() for _ in range(4)]
+    assert "after step 5 of its episode" in str(caught.value)
+    seed = int(str(caught.value).split("replay_keys(")[1].split(",")[0])
+    state, _ = Catch().reset(replay_keys(seed, 0))
+    first = begin(Catch(), 8, 4)
+    assert int(state.column) == int(first.state.column[0])
+    assert seed == int(first.seed[0])
 
 
 def test_agents_and_numbers_that_do_not_fit_are_refused() -> None:
