@@ -15,6 +15,8 @@ from typing import final
 from lpml.wire.tls import HANDSHAKE, TlsConnection
 
 _MOST = 256  # handshakes under way; beyond that the oldest goes
+_PAUSE = 0.1  # seconds until the next attempt where nobody can be accepted
+_QUIET = 1.0  # seconds between two warnings: whoever knocks must not fill our logs
 _log = logging.getLogger("lpml.wire")
 
 
@@ -40,6 +42,8 @@ class Doorman:
         self._listener = listener
         self._context = context
         self._admit = admit
+        self._unsaid = 0  # refusals of which no warning was written
+        self._next_word = 0.0  # when the next may be
         self._deadlines: dict[TlsConnection, float] = {}  # of those at the door, oldest first
         self._selector = selectors.DefaultSelector()
         self._wake, self._wake_in = socket.socketpair()
@@ -83,7 +87,8 @@ class Doorman:
         except BlockingIOError:
             return
         except OSError as error:
-            _log.warning("%s cannot accept a caller: %s", self._node, error)
+            self._say("%s cannot accept a caller: %s", error)
+            select.select([self._wake], [], [], _PAUSE)  # no descriptors are left; some will be
             return
         try:
             connection = TlsConnection(plain, self._context, server=True)
@@ -118,4 +123,12 @@ class Doorman:
         self._selector.unregister(connection)
         connection.close()
         if why:
-            _log.warning("%s refused a connection: %s", self._node, why)
+            self._say("%s refused a connection: %s", why)
+
+    def _say(self, message: str, why: object) -> None:
+        self._unsaid += 1
+        if monotonic() >= self._next_word:
+            self._next_word = monotonic() + _QUIET
+            more = f" (and {self._unsaid - 1} before it)" if self._unsaid > 1 else ""
+            self._unsaid = 0
+            _log.warning(message + "%s", self._node, why, more)

@@ -8,7 +8,7 @@ import weakref
 from typing import final
 
 from lpml.clock import find_scope
-from lpml.errors import NodeUnavailable, ProtocolError
+from lpml.errors import CallTimeout, NodeUnavailable, ProtocolError
 from lpml.service import Interface
 from lpml.wire.channel import Channel
 from lpml.wire.places import nearest
@@ -45,7 +45,7 @@ class Link:
     def _connect(self, peer: Peer) -> Channel:
         try:
             return Channel(dial(nearest(self.address)), peer.node, peer.caller_name())
-        except ProtocolError:
+        except (ProtocolError, CallTimeout):
             raise
         except OSError as error:
             raise NodeUnavailable(

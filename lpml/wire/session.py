@@ -107,10 +107,10 @@ class Session:
                 self.bytes_out += sent
                 if sent == len(message):
                     return
-                if sent:
-                    self._out.append(Packed(memoryview(message)[sent:], ()))
+                if sent:  # first: the garbage collector may have added a frame meanwhile
+                    self._out.appendleft(Packed(memoryview(message)[sent:], ()))
                 else:
-                    self._out.append(message)
+                    self._out.appendleft(message)
             else:
                 self._out.append(message)
         self.flush()

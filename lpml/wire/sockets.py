@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 from lpml.errors import LaunchError, NodeUnavailable, ProtocolError
 
 if TYPE_CHECKING:
-    from lpml.wire.tls import TlsConnection
+    from lpml.wire.tls_connection import TlsConnection
 
 Connection: TypeAlias = "socket.socket | TlsConnection"
 Address: TypeAlias = str

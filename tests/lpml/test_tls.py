@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
 import threading
@@ -16,7 +17,8 @@ import lpml
 from lpml import wire
 from lpml.context import Context
 from lpml.service import interface_of
-from lpml.wire import tls
+from lpml.wire import frames, tls
+from lpml.wire.threads import future_in_thread
 from lpml.wire.tls import Identity
 
 pytest.importorskip("cryptography", reason="needs the extra ray")
@@ -171,6 +173,24 @@ def test_an_idempotent_call_outlives_a_connection(node: Node) -> None:
     assert node.client.count() == 2
 
 
+def test_a_call_to_a_node_that_is_being_built_waits_for_it(
+    identity: Identity, tmp_path: Path
+) -> None:
+    interface = interface_of(Service)
+    remote = tls.listen_tcp("127.0.0.1")
+    client = wire.connect(tls.address_of(remote, identity), interface, node="server/0")
+    with lpml.deadline(0.05), pytest.raises(lpml.CallTimeout):
+        client.echo(1)
+    future = future_in_thread(client.echo, (2,), {})
+    context = Context("server/0", "server")
+    dispatcher = wire.Dispatcher(Service(), interface, context, "server/0")
+    server = wire.Server(dispatcher, wire.listen(tmp_path / "s.sock"), (remote, identity))
+    server.start()
+    assert future.result() == 2
+    wire.close(client)
+    server.close()
+
+
 # Who is let in.
 
 
@@ -273,6 +293,41 @@ def is_closed(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+@pytest.mark.parametrize("after", ["nothing", "hello"])
+def test_rubbish_of_a_member_ends_its_own_connection(
+    node: Node, identity: Identity, after: str
+) -> None:
+    rng = random.Random(0)
+    for _ in range(100):
+        member = tls.dial_tls(node.address)
+        member.send(frames.hello("fuzz") if after == "hello" else b"")
+        member.send(frame_of(rng))
+        member.send(frame_of(rng))
+        member.close()
+    assert node.client.echo(1) == 1
+    assert until(lambda: node.server.statistics().connections == 1)
+
+
+def frame_of(rng: random.Random) -> bytes:
+    """A frame whose parts are mostly plausible."""
+    payload = rng.randbytes(rng.choice((0, 4, 30, 200)))
+    name = rng.choice((b"echo", b"items", b"", b"nobody"))
+    kind, flags = rng.randrange(14), rng.choice((0, 0, 1, 2, 4, 7, 255))
+    size = rng.choice((len(name) + len(payload), 0, 1 << 31))
+    head = frames.HEADER.pack(size, kind, flags, len(name), rng.getrandbits(32), 1.0)
+    return head + name + payload
+
+
+def test_rubbish_of_strangers_costs_nothing(node: Node) -> None:
+    rng = random.Random(0)
+    hello = b"\x16\x03\x01"  # how a handshake begins
+    for index in range(100):
+        with socket.create_connection(("127.0.0.1", node.port)) as stranger:
+            stranger.sendall((hello if index % 2 else b"") + rng.randbytes(rng.randrange(300)))
+    assert node.client.echo(1) == 1
+    assert until(lambda: node.server.statistics().connections == 1)
 
 
 def test_the_key_is_not_shown(identity: Identity) -> None:
