@@ -303,7 +303,7 @@ def await_evaluations(run: lpml.Run) -> None:
 @pytest.mark.timeout(600)
 def test_both_halves_go_on_from_one_checkpoint(runs: Path) -> None:
     graph = functools.partial(program, config=SMALL, target_return=2.0, evaluation_episodes=5)
-    with running(graph(), "local_mt", directory=runs, checkpoint_every=60.0) as run:
+    with running(graph(), "local_mt", timeout=400, directory=runs, checkpoint_every=60.0) as run:
         service(run, "encoder/0", ParameterServer, 90.0).pull(at_least=200, timeout=120.0)
         service(run, "learner/0", Learner, 90.0).pull(at_least=20, timeout=120.0)
         await_evaluations(run)
@@ -312,7 +312,7 @@ def test_both_halves_go_on_from_one_checkpoint(runs: Path) -> None:
     trained, updates = cut.load("encoder/0")["version"], cut.load("learner/0")["version"]
     assert (trained >= 200, updates >= 20) == (True, True)
     before = len(logged(run, "evaluator/0"))
-    with running(graph(), "local_mt", resume=run.folder.path) as again:
+    with running(graph(), "local_mt", timeout=400, resume=run.folder.path) as again:
         encoder = service(again, "encoder/0", ParameterServer, 90.0)
         learner = service(again, "learner/0", Learner, 90.0)
         assert encoder.pull().version >= trained
