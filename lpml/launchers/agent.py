@@ -100,7 +100,18 @@ class HostAgent:
 
     def tell(self, addresses: Mapping[str, str]) -> None:
         """Where all nodes of the program are reached."""
-        self._do(lambda: setattr(self._part, "addresses", addresses))
+        self._do(lambda: self._learn(addresses))
+
+    def expect(self, addresses: Sequence[str], back: bool) -> None:
+        """Whether these nodes, which do not answer, will be back on another host."""
+        message = {"what": "expect", "addresses": list(addresses), "back": back}
+        self._do(lambda: self._engine.announce(message))
+
+    def _learn(self, addresses: Mapping[str, str]) -> None:
+        before, self._part.addresses = self._part.addresses, addresses
+        moved = {b: addresses[n] for n, b in before.items() if addresses.get(n, b) != b}
+        if moved:
+            self._engine.announce({"what": "moved", "moved": moved})
 
     def carry_out(self, decisions: Sequence[Decision]) -> None:
         """As of a launcher; returns at once, as do the next three."""

@@ -29,8 +29,7 @@ from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.processes import absolute_path
 from lpml.record.folder import RunFolder
-from lpml.wire import tls
-from lpml.wire.places import set_host
+from lpml.wire import places, tls
 
 _ANSWER = 30.0  # seconds that an agent has to answer what costs it nothing
 
@@ -75,8 +74,8 @@ class Cluster(ABC):
         """
 
     @abstractmethod
-    def place_again(self, process: str) -> str:
-        """The host of a process whose host was lost. Waits and raises as `place`."""
+    def place_again(self, process: str, lost: str) -> str:
+        """Another host for a process whose host was lost. Waits and raises as `place`."""
 
     @abstractmethod
     def join(self, host: str) -> Membership | None:
@@ -143,7 +142,7 @@ class HostsLauncher(AbstractLauncher, ABC):
         self._closed = False
         self._member: Membership | None = None
         try:
-            set_host(cluster.here)
+            places.set_host(cluster.here)
             self._member = cluster.join(cluster.here)
             if self._member is not None:
                 tls.join(self._member.identity)
@@ -174,7 +173,7 @@ class HostsLauncher(AbstractLauncher, ABC):
             except (HostLost, TimeoutError) as error:
                 raise LaunchError(f"host {host.name} could not be made ready: {error}") from error
             host.offset = (before + self.now()) / 2 - theirs
-            self._addresses.update(addresses)
+            self._learn(addresses)
             if self._states:
                 host.agent.tell("adopt", self._states)
         self._tell_addresses()
@@ -187,6 +186,19 @@ class HostsLauncher(AbstractLauncher, ABC):
     def _tell_addresses(self) -> None:
         for host in self._alive():
             host.agent.tell("tell", self._addresses)
+
+    def _learn(self, addresses: Mapping[str, str]) -> None:
+        """Where nodes are that may have been elsewhere."""
+        known = self._addresses
+        places.move({known[n]: new for n, new in addresses.items() if known.get(n, new) != new})
+        self._addresses.update(addresses)
+
+    def _expect(self, nodes: Iterable[str], *, back: bool) -> None:
+        """Callers are told whether it is worth waiting for nodes whose host was lost."""
+        addresses = [self._addresses[node] for node in nodes if node in self._addresses]
+        places.expect(addresses, back=back)
+        for host in self._alive():
+            host.agent.tell("expect", addresses, back)
 
     def _errand(self, host: str) -> Errand:
         nodes = self._nodes_on(host)
@@ -251,6 +263,9 @@ class HostsLauncher(AbstractLauncher, ABC):
                 parts[host.name].append(decision)
             elif decision.what in ("kill", "end", "terminate", "close", "ask"):
                 self._gone(decision.node, "its host was lost")
+        ended = [d.node for d in decisions if d.what in ("close", "give_up")]
+        if ended:
+            self._expect(ended, back=False)
         for name, those in parts.items():
             self._hosts[name].agent.tell("carry_out", those)
         for decision in decisions:
@@ -277,22 +292,20 @@ class HostsLauncher(AbstractLauncher, ABC):
         """Starts a process on another host than before."""
         nodes = [node.name for node in self._plan.nodes if node.process == process]
         try:
-            name = self._cluster.place_again(process)
+            name = self._cluster.place_again(process, self._host_of[process])
             self._host_of[process] = name
             if name in self._hosts and not self._hosts[name].lost:
                 agent = self._hosts[name].agent
-                self._addresses.update(agent.ask("replan", self._plan_for(name), nodes))
+                self._learn(agent.ask("replan", self._plan_for(name), nodes))
                 self._tell_addresses()
             else:
                 self._open([name])
         except (LaunchError, HostLost, TimeoutError) as error:
+            self._expect(nodes, back=False)
             for node in nodes:
                 self._gone(node, f"no other host could take it: {error}")
             return
         host = self._hosts[name]
-        with self._lock:
-            for node in nodes:
-                self._clients.pop(node, None)
         host.agent.tell("carry_out", [decisions[node] for node in nodes if node in decisions])
         self._start(process, decisions[nodes[0]].attempt, host)
 
@@ -367,6 +380,7 @@ class HostsLauncher(AbstractLauncher, ABC):
         nodes = self._nodes_on(host.name)
         for node in nodes:
             self._cluster.end(node.process)
+        self._expect([n.name for n in nodes if self._plan.may_return(n)], back=True)
         return [Event("exited", n.name, self.now(), how, clean=False) for n in nodes]
 
     def close(self) -> None:

@@ -110,7 +110,7 @@ class ProcessLauncher(AbstractLauncher):
         self._listeners.listen(node.name)
 
     def replan(self, plan: Plan) -> None:
-        known = {node.name for node in self._plan.nodes}
+        known = {node.name for node in self._plan.nodes}.intersection(self._of)
         _make_room(len(plan.nodes))
         new = [node for node in plan.nodes if node.name not in known and self._is_here(node)]
         try:
@@ -247,6 +247,12 @@ class ProcessLauncher(AbstractLauncher):
     def order(self, order: CutOrder) -> None:
         self._of[order.node].tell({"what": "cut", "order": asdict(order)})
 
+    def announce(self, message: dict[str, Any]) -> None:
+        """Tells every process that there is."""
+        for process in self._processes.values():
+            if process.forked and not process.exited:
+                process.tell(message)
+
     def adopt(self, states: Mapping[str, str]) -> None:
         self._states = dict(states)
 
@@ -372,8 +378,9 @@ class ProcessLauncher(AbstractLauncher):
                 self._wake_in.send(b"w")
 
     def address(self, node: str) -> str:
-        given = None if self._part is None else self._part.addresses.get(node)
-        return self._listeners.address(node) if given is None else given
+        if self._part is None or node in self._part.nodes:
+            return self._listeners.address(node)
+        return self._part.addresses.get(node, "")
 
     def client(self, node: str) -> Any:
         with self._lock:

@@ -217,7 +217,7 @@ class RayCluster(Cluster):
         return {unit.process: self._where(unit.process) for _, units in made for unit in units}
 
     def _wait(self, groups: list[Any], units: list[Unit]) -> None:
-        patience = float(os.environ.get(PATIENCE, "300"))
+        patience = _patience()
         ready = [group.ready() for group in groups]
         end = current_clock().time() + patience
         for round_ in itertools.count(1):
@@ -240,10 +240,19 @@ class RayCluster(Cluster):
         table = ray.util.placement_group_table(group)
         return str(table["bundles_to_node_id"].get(index) or "")
 
-    def place_again(self, process: str) -> str:
-        before = self._rooms[process]
-        self._wait([before[0]], [before[2]])
-        return self._where(process)
+    def place_again(self, process: str, lost: str) -> str:
+        group, _, unit = self._rooms[process]
+        end = current_clock().time() + _patience()
+        while current_clock().time() < end and not self._closed:
+            # Ray itself looks for room for what the lost host had, and says when it has it.
+            created = ray.util.placement_group_table(group)["state"] == "CREATED"
+            host = self._where(process)
+            if created and host not in ("", lost):
+                return host
+            current_clock().wait(0.1)
+        raise LaunchError(
+            f"no room for {process} ({in_words(unit.needs)}) within {_patience():g} s"
+        )
 
     def join(self, host: str) -> Membership | None:
         if self._authority is None:
@@ -301,6 +310,10 @@ class RayCluster(Cluster):
         for process in list(self._rooms):
             self.give_back(process)
         _release()
+
+
+def _patience() -> float:
+    return float(os.environ.get(PATIENCE, "300"))
 
 
 def _why(life: Any) -> str:

@@ -27,8 +27,7 @@ from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.host import Host
 from lpml.launchers.local import Door
 from lpml.launchers.specs import NodeSpec, ProcessSpec
-from lpml.wire import tls
-from lpml.wire.places import set_host
+from lpml.wire import places, tls
 
 
 def run_process(control_fd: int, spec_fd: int, listeners: list[int]) -> None:
@@ -165,6 +164,10 @@ class _Process:
                 self._close(self._hosts[message["node"]])
             elif what == "cut":
                 self._hosts[message["order"]["node"]].order(CutOrder(**message["order"]))
+            elif what == "moved":
+                places.move(message["moved"])
+            elif what == "expect":
+                places.expect(message["addresses"], back=message["back"])
             elif what == "report":
                 for host in self._hosts.values():
                     self._send_report(host)
@@ -225,7 +228,7 @@ def _set_up(spec: ProcessSpec) -> None:
     """Makes this process what an interpreter started for the node would be."""
     before = dict(os.environ)
     if spec.host:
-        set_host(spec.host)
+        places.set_host(spec.host)
         if spec.identity is not None:
             tls.join(spec.identity)
         sys.path[:0] = [entry for entry in spec.path if entry not in sys.path]

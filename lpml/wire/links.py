@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from time import monotonic
 from typing import final
 
-from lpml.clock import find_scope
+from lpml.clock import call_timeout, current_clock, find_scope
 from lpml.errors import CallTimeout, NodeUnavailable, ProtocolError
 from lpml.service import Interface
 from lpml.wire.channel import Channel
-from lpml.wire.places import nearest
+from lpml.wire.places import is_expected, nearest
 from lpml.wire.sockets import Address, dial
+
+_PAUSE = 0.05  # seconds between two looks for a node that is on its way to another host
 
 
 @final
@@ -43,16 +46,21 @@ class Link:
             return channel
 
     def _connect(self, peer: Peer) -> Channel:
-        try:
-            return Channel(dial(nearest(self.address)), peer.node, peer.caller_name())
-        except (ProtocolError, CallTimeout):
-            raise
-        except OSError as error:
-            raise NodeUnavailable(
-                f"{peer.caller_name() or 'a call'} cannot reach {peer.node}: nothing answers at "
-                f"{self.address} ({error.strerror or error}); it has ended or never started"
-                + peer.log_line()
-            ) from None
+        left, began = call_timeout(), monotonic()
+        while True:
+            try:
+                return Channel(dial(nearest(self.address)), peer.node, peer.caller_name())
+            except (ProtocolError, CallTimeout):
+                raise
+            except OSError as error:
+                waited = monotonic() - began
+                late = left is not None and waited > left
+                if late or not is_expected(self.address, waited) or current_clock().wait(_PAUSE):
+                    raise NodeUnavailable(
+                        f"{peer.caller_name() or 'a call'} cannot reach {peer.node}: nothing "
+                        f"answers at {self.address} ({error.strerror or error}); it has ended or "
+                        "never started" + peer.log_line()
+                    ) from None
 
     def leave(self, peer: Peer) -> None:
         """One client less."""

@@ -1,15 +1,15 @@
 """A Ray cluster of several nodes on this machine, for all tests of this folder."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import final
 
 import pytest
 
@@ -22,10 +22,12 @@ _CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 16, "include_dashboard": False})
-for _ in range(int(sys.argv[1]) - 1):
-    cluster.add_node(num_cpus=16)
+others = [cluster.add_node(num_cpus=16) for _ in range(int(sys.argv[1]) - 1)]
 print(cluster.address, flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    gone = next(node for node in others if node.node_id in line.split())
+    cluster.remove_node(gone, allow_graceful=False)
+    print("gone", gone.node_id, flush=True)
 cluster.shutdown()
 """
 
@@ -41,13 +43,51 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """The address of a cluster of one node, to which this process is connected."""
+    """The address of a cluster of two nodes, to which this process is connected."""
     import ray
 
-    for address in _cluster(1):
-        ray.init(address, log_to_driver=False, configure_logging=False)
-        yield address
+    for made in own_cluster(2):
+        ray.init(made.address, log_to_driver=False, configure_logging=False)
+        yield made.address
         ray.shutdown()
+
+
+@final
+class OwnCluster:
+    """A cluster in another process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.address = self._line(":")
+
+    def remove(self, nodes: list[str]) -> str:
+        """Takes one of these nodes away, without a word, and says which."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(nodes) + "\n")
+        self._process.stdin.flush()
+        return self._line("gone").split()[1]
+
+    def _line(self, word: str) -> str:
+        assert self._process.stdout is not None
+        return next(line for line in self._process.stdout if word in line).strip()
+
+
+def own_cluster(nodes: int) -> Iterator[OwnCluster]:
+    """A cluster of so many nodes with 16 cores each, as long as the iterator lives."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _CLUSTER, str(nodes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdin is not None
+        try:
+            yield OwnCluster(process)
+        finally:
+            process.stdin.close()
+            process.wait(30.0)
 
 
 @pytest.fixture(autouse=True)
@@ -64,24 +104,3 @@ def _nothing_left() -> Iterator[None]:
 def _ours(before: Snapshot) -> list[str]:
     left = Snapshot.take().since(before)
     return [line for line in left if "thread lpml" in line or line.startswith(("socket", "shared"))]
-
-
-def _cluster(nodes: int) -> Iterator[str]:
-    with subprocess.Popen(
-        [sys.executable, "-c", _CLUSTER, str(nodes)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "RAY_DEDUP_LOGS": "0"},
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            while ":" not in (address := process.stdout.readline()) and process.poll() is None:
-                continue
-            yield address.strip()
-        finally:
-            process.stdin.close()
-            process.wait(30.0)

@@ -10,9 +10,9 @@ import pytest
 import lpml
 from tests.lpml.test_every_launcher import *  # noqa: F403
 from tests.lpml.test_every_launcher import Launch
-from tests.lpml.test_restarts import *  # noqa: F403
+from tests.lpml.test_restarts import *  # type: ignore[assignment]  # noqa: F403
 from tests.lpml.test_resume import *  # noqa: F403
-from tests.lpml.test_scaling import *  # noqa: F403
+from tests.lpml.test_scaling import *  # type: ignore[assignment]  # noqa: F403
 
 
 @pytest.fixture  # type: ignore[no-redef]
