@@ -86,6 +86,20 @@ def in_threads() -> Case:
     return Case({"do": "echo", "count": 5000}, measures, {"launch": "local_mt"})
 
 
+def over_tls() -> list[Case]:
+    """Calls as between two hosts, but over the loopback interface; needs the extra ray."""
+    tls = {"over_tls": True}
+    measures = {
+        "p50": Measure("echo over TLS, p50", "s"),
+        "p99": Measure("echo over TLS, p99", "s"),
+    }
+    fetch = {"do": "fetch", "size": 100 * MIB, "count": 5}
+    return [
+        Case({"do": "echo", "count": 3000}, measures, tls),
+        duration("100 MiB array returned over TLS", None, tls, **fetch),
+    ]
+
+
 def measure(case: Case, peer: Peer) -> None:
     """One repetition of one case by one peer."""
     command = {**case.command, **(case.for_lpml if peer.name == "lpml" else {})}
@@ -103,8 +117,8 @@ def main() -> None:
         help="with commas between (default: %(default)s); '' measures lpml alone",
     )
     options = parser.parse_args()
-    alone = in_threads()
-    every = [*cases(), alone]
+    alone = [in_threads(), *over_tls()]
+    every = [*cases(), *alone]
     measures = [measure for case in every for measure in case.measures.values()]
     with Board("rpc", measures, options) as board, contextlib.ExitStack() as stack:
         names = installed([name for name in options.peers.split(",") if name])
@@ -115,7 +129,7 @@ def main() -> None:
             for case in every:
                 if not board.wants(*case.measures.values()):
                     continue
-                for peer in peers[:1] if case is alone else peers:
+                for peer in peers[:1] if case in alone else peers:
                     if repeat < SLOW_TO_START.get(peer.name, options.repetitions):
                         measure(case, peer)
                 board.tell(*case.measures.values())

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from driver import Arrays, as_client, serve_commands, spin, total
 
 import lpml
+from lpml import wire
+from lpml.context import Context
+from lpml.service import interface_of
+from lpml.wire import tls
 
 
 class Echo:
@@ -103,13 +111,52 @@ def measure(
     busy: bool = False,
     shared: bool = False,
     launch: str = "local_mp",
+    over_tls: bool = False,
     **how: Any,
 ) -> dict[str, float]:
     """One measurement, in a run of its own."""
+    if over_tls:
+        return measure_over_tls(do, shared, how)
     with lpml.launch(program(clients, busy, shared), launch, terminal=False) as run:
         callers = [run.client(f"caller/{i}") for i in range(clients)]
         with lpml.deadline(600):
             return total([f.result() for f in lpml.broadcast(callers, Caller.measure, do, how)])
+
+
+def serve_over_tls(pipe: Any, identity: Any) -> None:
+    """The process of a server that is called as from another host. Ends with `pipe`."""
+    tls.join(identity)
+    dispatcher = wire.Dispatcher(Echo(), interface_of(Echo), Context("server", "server"), "server")
+    remote = tls.listen_tcp("127.0.0.1")
+    with tempfile.TemporaryDirectory() as folder:
+        server = wire.Server(dispatcher, wire.listen(Path(folder) / "s"), (remote, identity))
+        server.start()
+        pipe.send(tls.address_of(remote, identity))
+        with contextlib.suppress(EOFError):
+            pipe.recv()
+        server.close()
+
+
+def measure_over_tls(do: str, shared: bool, how: dict[str, Any]) -> dict[str, float]:
+    """One measurement of a caller and a server that are members of a run; {} without the extra."""
+    try:
+        from lpml.wire.authority import Authority
+    except lpml.UsageError:
+        return {}
+    identity = Authority("benchmark").issue("host")
+    tls.join(identity)
+    spawn = multiprocessing.get_context("spawn")
+    pipe, far = spawn.Pipe()
+    server = spawn.Process(target=serve_over_tls, args=(far, identity))
+    server.start()
+    far.close()
+    try:
+        client = wire.connect(pipe.recv(), interface_of(Echo), node="server", caller="client")
+        return as_client(LpmlClient(client, shared), do, lambda: None, how)
+    finally:
+        pipe.close()
+        server.join()
+        tls.leave(identity)
 
 
 if __name__ == "__main__":
