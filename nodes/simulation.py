@@ -154,7 +154,14 @@ def tick(environment: AbstractSimulation, lanes: Lanes, action: jax.Array) -> tu
       lanes: `[E, ...]`.
       action: `[E, ...]`; ignored where `lanes.ended`.
     """
-    return jax.vmap(lambda lane, a: _tick(environment, lane, a))(lanes, action)
+    stepped, outcome = jax.vmap(lambda lane, a: _step(environment, lane, a))(lanes, action)
+
+    def renewed(stepped: Lanes) -> Lanes:
+        return jax.vmap(lambda lane, new: _renewed(environment, lane, new))(lanes, stepped)
+
+    if jax.default_backend() != "cpu":  # there a branch takes longer than what it would spare
+        return renewed(stepped), outcome
+    return jax.lax.cond(jnp.any(lanes.ended), renewed, lambda lanes: lanes, stepped), outcome
 
 
 def rollout(
@@ -270,8 +277,8 @@ def _first(environment: AbstractSimulation, key: jax.Array, episode: jax.Array) 
     )
 
 
-def _tick(environment: AbstractSimulation, lane: Lanes, action: jax.Array) -> tuple[Lanes, Outcome]:
-    """`tick` of one environment."""
+def _step(environment: AbstractSimulation, lane: Lanes, action: jax.Array) -> tuple[Lanes, Outcome]:
+    """A step of one environment, which means nothing where it rests."""
     steps, rests = lane.steps + 1, lane.ended
     state, observation, reward, terminated, truncated = environment.step(
         lane.state, action, replay_keys(lane.seed, steps)
@@ -290,16 +297,20 @@ def _tick(environment: AbstractSimulation, lane: Lanes, action: jax.Array) -> tu
         bad_step=jnp.where(is_bad, steps, lane.bad_step),
         bad_seed=jnp.where(is_bad, lane.seed, lane.bad_seed),
     )
-    fresh = _first(environment, lane.key, lane.episode + 1)
-    fresh = fresh._replace(bad_step=lane.bad_step, bad_seed=lane.bad_seed)
-    # The key of a lane never changes; typed keys would make `where` slower to compile.
-    new = jax.tree.map(lambda a, b: a if a is b else jnp.where(rests, a, b), fresh, stepped)
-    return new, Outcome(
+    return stepped, Outcome(
         reward=jnp.where(rests, 0.0, reward),
         discount=jnp.where(rests | terminated, jnp.float32(0), jnp.float32(1)),
         last=last & ~rests,
         valid=~rests,
     )
+
+
+def _renewed(environment: AbstractSimulation, lane: Lanes, stepped: Lanes) -> Lanes:
+    """The begin of the next episode where the environment rested, else what it stepped to."""
+    fresh = _first(environment, lane.key, lane.episode + 1)
+    fresh = fresh._replace(key=stepped.key, bad_step=lane.bad_step, bad_seed=lane.bad_seed)
+    # The key of a lane never changes; typed keys would make `where` slower to compile.
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(lane.ended, a, b), fresh, stepped)
 
 
 def select(which: jax.Array, chosen: Any, other: Any) -> Any:
