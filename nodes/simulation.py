@@ -310,7 +310,10 @@ def _renewed(environment: AbstractSimulation, lane: Lanes, stepped: Lanes) -> La
     fresh = _first(environment, lane.key, lane.episode + 1)
     fresh = fresh._replace(key=stepped.key, bad_step=lane.bad_step, bad_seed=lane.bad_seed)
     # The key of a lane never changes; typed keys would make `where` slower to compile.
-    return jax.tree.map(lambda a, b: a if a is b else jnp.where(lane.ended, a, b), fresh, stepped)
+    new: Lanes = jax.tree.map(
+        lambda a, b: a if a is b else jnp.where(lane.ended, a, b), fresh, stepped
+    )
+    return new
 
 
 def select(which: jax.Array, chosen: Any, other: Any) -> Any:
