@@ -26,12 +26,15 @@ class RolloutSource(Protocol):
     @property
     def num_envs(self) -> int:
         """E."""
+        ...
 
     def roll(self, params: Params) -> tuple[Sequence, EpisodeSums]:
         """Steps `[E, T + 1, ...]` on the device, and what is known of their episodes."""
+        ...
 
     def close(self) -> None:
         """Frees what the environments hold."""
+        ...
 
 
 @final

@@ -32,6 +32,7 @@ def test_a_game_that_is_lost_ends_for_good_and_begins_in_a_step_of_its_own() -> 
     environment = make_environment("ALE/Pong-v5", 2, 1)
     environment.reset()
     total = np.zeros(2)
+    step = environment.step(np.zeros(2, np.int32))
     for _ in range(1500):
         step = environment.step(np.zeros(2, np.int32))
         total += step.reward

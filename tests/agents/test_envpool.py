@@ -49,11 +49,11 @@ def test_a_fallen_pole_ends_for_good_and_begins_in_a_step_of_its_own() -> None:
 def test_time_cuts_an_episode_off_and_the_discount_stays() -> None:
     environment = make_environment("envpool/CartPole-v1", 2, 5)
     observation = environment.reset()
-    for _ in range(499):
-        step = environment.step(balance(observation))
-        observation = step.observation
-    assert not step.last.any()
     step = environment.step(balance(observation))
+    for _ in range(498):
+        step = environment.step(balance(step.observation))
+    assert not step.last.any()
+    step = environment.step(balance(step.observation))
     assert step.last.all()
     assert step.discount.all()
     after = environment.step(balance(step.observation))

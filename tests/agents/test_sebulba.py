@@ -163,7 +163,7 @@ def test_devices_are_divided_so_that_batches_divide(capsys: pytest.CaptureFixtur
         ({"ahead": -1}, "ahead=-1"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(options: dict[str, int], message: str) -> None:
+def test_numbers_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Sebulba(WINDOWS, Catch, **options)
 
