@@ -20,10 +20,11 @@ from lpml.wire.codec import Encoded, decode
 from lpml.wire.courtesy import Courtesy
 from lpml.wire.frames import CALL, ERROR, HEADER, REPLY, TABLE, Frame, Payload
 from lpml.wire.futures import RAW, Future
-from lpml.wire.inlet import PATIENCE, Inlet, check_caller
+from lpml.wire.inlet import Inlet
 from lpml.wire.lead import Lead, closed_latch
 from lpml.wire.outlet import Late, Outlet
 from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
+from lpml.wire.patience import PATIENCE, check_caller
 from lpml.wire.retrying import send_again
 from lpml.wire.segments import Receiver, Sender
 from lpml.wire.sockets import Connection

@@ -8,15 +8,11 @@ import struct
 from time import monotonic
 from typing import final
 
-from lpml.clock import current_call
-from lpml.errors import CallCancelled
 from lpml.wire.frames import HEADER_SIZE, REPLY, Decoder, Frame
+from lpml.wire.patience import PATIENCE, check_caller
 from lpml.wire.segments import Receiver
 from lpml.wire.sockets import Connection
 from lpml.wire.transfer import ROOM, take_files
-
-PATIENCE = 0.25
-"""Seconds for which the kernel waits before we look at deadlines and cancellations again."""
 
 _RECEIVE = 1 << 16
 
@@ -85,10 +81,3 @@ class Inlet:
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return bool(poll.poll(timeout * 1000))
-
-
-def check_caller() -> None:
-    """Raises if the call in which this thread waits for another was cancelled."""
-    call = current_call.get()
-    if call is not None and call.cancelled:
-        raise CallCancelled("the call that made this one was cancelled")

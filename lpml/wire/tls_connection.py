@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, final
 
 from lpml.errors import CallTimeout
-from lpml.wire.inlet import PATIENCE, check_caller
+from lpml.wire.patience import PATIENCE, check_caller
 
 _RETRIES = 5  # times that the kernel sends something in vain until a link counts as cut: 6 s
 _AT_ONCE = 1 << 20  # bytes that one read decrypts at most, so that others have their turn
