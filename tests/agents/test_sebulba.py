@@ -174,6 +174,7 @@ def test_an_agent_that_learns_from_transitions_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("environment", ["jax/Catch", "Catch"])
 def test_several_devices_learn_what_one_does(environment: str) -> None:
     flags = "--xla_force_host_platform_device_count=4"
