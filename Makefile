@@ -11,13 +11,14 @@ pip := -m pip --disable-pip-version-check install --quiet --quiet
 sources := lpml tests
 
 .DELETE_ON_ERROR:
-.PHONY: help run digits test test-slow check format bench bench-peers clean
+.PHONY: help run digits test test-slow test-ray check format bench bench-peers clean
 
 help:
 	@echo "make run          DQN with several actors learns CartPole, shows what came of it"
 	@echo "make digits       the same of a network that a parameter server trains on digits"
 	@echo "make test         style, types and the tests that take a moment"
 	@echo "make test-slow    every test"
+	@echo "make test-ray     every launcher's suites on a Ray cluster of this machine, and calls over TLS"
 	@echo "make check        style and types only"
 	@echo "make format       rewrites the sources in the style that check wants"
 	@echo "make bench        measures lpml, and the peers that are installed, side by side"
@@ -40,6 +41,9 @@ test: check
 test-slow: check
 	$(python) -m pytest $(PYTEST)
 
+test-ray: .venv-ray/.has-ray
+	.venv-ray/bin/python -m pytest tests/cluster tests/lpml/test_tls.py -q
+
 check: .venv/.has-dev
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
@@ -61,7 +65,7 @@ bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers .venv-reverb/.has
   .venv-acme/.has-peers
 
 clean:
-	rm -rf .venv .venv-launchpad .venv-peers .venv-reverb .venv-acme build dist *.egg-info
+	rm -rf .venv .venv-ray .venv-launchpad .venv-peers .venv-reverb .venv-acme build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Stamps: each is newer than what it was made from. One environment grows by the second.
@@ -83,6 +87,11 @@ clean:
 .venv/.has-dev: .venv/.has-programs
 	@echo "installing the tools for tests into .venv; a minute"
 	@$(python) $(pip) -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
+	@touch $@
+
+.venv-ray/.has-ray: pyproject.toml constraints.txt | .venv/bin/python
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python $(pip) -c constraints.txt --config-settings editable_mode=compat -e '.[dev,ray]'
 	@touch $@
 
 .venv-launchpad/.has-peers .venv-reverb/.has-peers: .venv-%/.has-peers: benchmarks/peers/%.txt

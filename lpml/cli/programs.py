@@ -24,6 +24,8 @@ OWN: Mapping[str, str] = {  # equals pyproject.toml; there for a clone that is n
     "hello": "lpml.programs.hello:program",
     "impala": "lpml.programs.impala:program",
     "ppo": "lpml.programs.ppo:program",
+    "sebulba": "lpml.programs.sebulba:program",
+    "world_and_labels": "lpml.programs.world_and_labels.program:program",
 }
 
 
