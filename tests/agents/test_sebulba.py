@@ -52,7 +52,7 @@ def learned(node: Sebulba) -> Any:
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, list[jax.Device]]:
+def alone() -> dict[str, list[Any]]:
     """Where all share one device."""
     return {"acting": jax.local_devices()[:1], "learning": jax.local_devices()[:1]}
 

@@ -94,6 +94,8 @@ def test_snow_hides_nothing_that_is_brighter_and_moves_nothing() -> None:
     before, first = plain.reset(7), snowy.reset(7)
     np.testing.assert_array_equal(first == 1, before == 1)
     assert 0.5 < first[before == 0].max() < 0.6
+    other = snowy.step(np.zeros(4, np.int32))
+    plain.step(np.zeros(4, np.int32))
     for tick in range(12):
         action = np.full(4, tick % 3, np.int32)
         one, other = plain.step(action), snowy.step(action)
