@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, final
 
+from lpml.errors import LaunchError
 from lpml.launchers import rendezvous
 from lpml.launchers.base import Event, NodeReport
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
+from lpml.launchers.names import version
 from lpml.launchers.part import Membership, Part
 from lpml.launchers.plan import Plan
 from lpml.launchers.processes import ProcessLauncher
@@ -44,6 +47,7 @@ class Errand:
       host: names this host among those of the run.
       folder: of the run.
       path, cwd, argv0: of the launcher.
+      version: its release of lpml.
       membership: `None` = there are no other hosts.
     """
 
@@ -55,7 +59,23 @@ class Errand:
     path: tuple[str, ...]
     cwd: str
     argv0: str
+    version: str
     membership: Membership | None = None
+
+
+def _check(errand: Errand) -> None:
+    """Refuses a host that cannot take part."""
+    host = socket.gethostname()
+    if errand.version != version():
+        raise LaunchError(
+            f"{host} has lpml {version()} and the launcher {errand.version}; install the "
+            "same release on every host"
+        )
+    if not RunFolder(errand.folder).logs.is_dir():
+        raise LaunchError(
+            f"{host} does not see the run folder {errand.folder}; give one on a disk that all "
+            "hosts share, by --directory or LPML_RUNS"
+        )
 
 
 @final
@@ -63,6 +83,7 @@ class HostAgent:
     """Runs the nodes of one host. Its methods may be called from any thread."""
 
     def __init__(self, errand: Errand) -> None:
+        _check(errand)
         self._sockets = rendezvous.make(f"{errand.run}-{errand.host[:6]}")
         rendezvous.mark_host(self._sockets)
         try:

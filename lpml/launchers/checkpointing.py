@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from lpml.clock import current_clock
 from lpml.errors import LaunchError
 from lpml.launchers.base import Event
 from lpml.launchers.cutorder import CutOrder
+from lpml.launchers.names import version
 from lpml.launchers.plan import Plan
 from lpml.launchers.supervisor import Supervisor
 from lpml.record.folder import RunFolder
@@ -182,7 +182,7 @@ class Checkpointing:
             program=self._plan.program,
             nodes=dict(self._stateful),
             attempts={n.name: self._supervisor.attempt(n.name) for n in self._plan.nodes},
-            lpml=str(getattr(sys.modules.get("lpml"), "__version__", "")),
+            lpml=version(),
         )
         self._cut = Cut(number, levels(self._plan), loops, part, last=last)
         self._carry_out(self._cut.begin(now))

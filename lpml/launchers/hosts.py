@@ -21,10 +21,12 @@ from typing import Any, final
 
 from lpml import wire
 from lpml.errors import LaunchError, UsageError
+from lpml.launchers import rendezvous
 from lpml.launchers.agent import Errand, Said
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
+from lpml.launchers.names import version
 from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.processes import absolute_path
@@ -129,6 +131,7 @@ class HostsLauncher(AbstractLauncher, ABC):
 
     def __init__(self, plan: Plan, folder: RunFolder, sockets: Path, cluster: Cluster) -> None:
         self._plan = plan
+        self._known = {node.name: node for node in plan.nodes}  # those that have left, too
         self._folder = folder
         self._cluster = cluster
         self._queue: queue.SimpleQueue[Event | _Host | None] = queue.SimpleQueue()
@@ -211,6 +214,7 @@ class HostsLauncher(AbstractLauncher, ABC):
             path=absolute_path(),
             cwd=os.getcwd(),
             argv0=sys.argv[0] if sys.argv else "",
+            version=version(),
             membership=self._cluster.join(host),
         )
 
@@ -235,7 +239,7 @@ class HostsLauncher(AbstractLauncher, ABC):
         return None if host is None or host.lost else host
 
     def _process_of(self, node: str) -> str:
-        return next(each.process for each in self._plan.nodes if each.name == node)
+        return self._known[node].process
 
     def _hear(self, host: _Host) -> None:
         """The thread of a host: what happens there."""
@@ -315,12 +319,13 @@ class HostsLauncher(AbstractLauncher, ABC):
     def replan(self, plan: Plan) -> None:
         known = {node.name for node in self._plan.nodes}
         new = [node for node in plan.nodes if node.name not in known]
-        gone = known - {node.name for node in plan.nodes}
-        del gone  # they give their room back when they have ended
+        for node in new:
+            self._folder.log_file(node.name).touch()
         placed = self._cluster.place(new) if new else {}
         before = self._plan
         self._host_of.update(placed)
         self._plan = plan
+        self._known.update({node.name: node for node in plan.nodes})
         try:
             for name in set(placed.values()):
                 nodes = [n.name for n in new if placed[n.process] == name]
@@ -328,9 +333,7 @@ class HostsLauncher(AbstractLauncher, ABC):
                 if host is None or host.lost:
                     self._open([name])
                     continue
-                for node in nodes:
-                    self._folder.log_file(node).touch()
-                self._addresses.update(host.agent.ask("replan", self._plan_for(name), nodes))
+                self._learn(host.agent.ask("replan", self._plan_for(name), nodes))
             others = [h for h in self._alive() if h.name not in placed.values()]
             for host in others:
                 host.agent.tell("replan", self._plan_for(host.name), [])
@@ -367,8 +370,11 @@ class HostsLauncher(AbstractLauncher, ABC):
                     events.append(found)
                 found = self._queue.get_nowait()
         for event in events:
-            if event.what == "exited" and event.node in self._addresses:
-                self._cluster.end(self._process_of(event.node))
+            if event.what == "exited":
+                process = self._process_of(event.node)
+                self._cluster.end(process)
+                if all(node.process != process for node in self._plan.nodes):  # it has left
+                    self._cluster.give_back(process)
         return events
 
     def _lose(self, host: _Host) -> list[Event]:
@@ -396,6 +402,7 @@ class HostsLauncher(AbstractLauncher, ABC):
             wire.close(client)
         if self._member is not None:
             tls.leave(self._member.identity)
+        rendezvous.sweep()  # of agents that were killed here
         self._cluster.close()
 
     # From any thread.
@@ -409,7 +416,7 @@ class HostsLauncher(AbstractLauncher, ABC):
     def client(self, node: str) -> Any:
         with self._lock:
             if node not in self._clients:
-                interface = next(n.interface for n in self._plan.nodes if n.name == node)
+                interface = self._known[node].interface
                 self._clients[node] = wire.connect(
                     self._addresses[node],
                     interface,

@@ -58,10 +58,14 @@ class Listeners:
           LaunchError: the machine refuses.
         """
         remote = self._remote.pop(node, None)  # keeps its port
-        self.close([node])
         path = self.path(node)
-        path.unlink(missing_ok=True)
-        self._open[node] = wire.listen(path)
+        # The new socket is there before the old one hangs up: who is hung up on comes back at once.
+        draft = path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        listener = wire.listen(draft)
+        draft.rename(path)
+        self.close([node])
+        self._open[node] = listener
         if self._member is None:
             return
         if remote is None:

@@ -6,6 +6,7 @@ A new launcher is one file and one line in `LAUNCHERS`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Literal
 
@@ -58,3 +59,8 @@ def cluster_address(launch: str, address: str | None) -> str | None:
             "lpml on a machine of the cluster with address='auto', or by `ray job submit`"
         )
     return found
+
+
+def version() -> str:
+    """The release of lpml that runs here."""
+    return str(getattr(sys.modules.get("lpml"), "__version__", ""))

@@ -141,6 +141,12 @@ def _shipped() -> dict[str, Any]:
     return {"working_dir": str(first), "excludes": ["runs", ".git", ".venv*", "__pycache__"]}
 
 
+def _last_line(error: BaseException) -> str:
+    """What an actor's constructor raised stands at the end of what Ray says."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
 def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
@@ -164,7 +170,7 @@ class RayAgent(AbstractAgent):
         except GetTimeoutError:
             raise TimeoutError(f"it has not answered {method!r} within {timeout:g} s") from None
         except RayActorError as error:
-            raise HostLost(_first_line(error)) from error
+            raise HostLost(_last_line(error)) from error
         except RayTaskError as error:
             raise error.cause from error
 

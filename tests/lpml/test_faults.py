@@ -461,3 +461,33 @@ def test_another_user_is_refused_by_the_folder_and_by_the_node(start: Launch) ->
         assert ask(path) == "closed"
         assert run.client("account/0").add_for("me", 1) == 2
         assert "refused a connection" in run.folder.log_file("account/0").read_text()
+
+
+def test_calls_that_may_be_repeated_ride_through_set_backs(start: Launch) -> None:
+    policy = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.05)
+    program, failed, done = lpml.Program("bank"), [], threading.Event()
+    with program.group("all", restart=policy):
+        for _ in range(4):
+            program.add_node(lpml.Node(Account), label="account")
+    with start(program, checkpoint_every=0.2) as run:
+
+        def read(client: Any) -> None:
+            while not done.wait(0.001):
+                try:
+                    with lpml.deadline(GOES_ON_WITHIN):
+                        client.parts()
+                except lpml.Error as error:
+                    failed.append(error)
+
+        readers = [
+            threading.Thread(target=read, args=(run.client(f"account/{n}"),)) for n in range(4)
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            kill_some(run, 8, seed=7, numbers=(signal.SIGKILL,))
+        finally:
+            done.set()
+            for reader in readers:
+                reader.join()
+    assert failed == []
