@@ -65,6 +65,7 @@ class _Process:
         self._control = control
         self._sending = threading.Lock()
         self._pid = os.getpid()
+        self._over = False  # whoever made this process ends it
         _redirect(spec.nodes[0].log)
         _set_up(spec)
         self._stacks = open(spec.stacks, "ab", buffering=0)  # noqa: SIM115  # for the process's life
@@ -138,6 +139,7 @@ class _Process:
         for host in hosts:
             host.close()
             self._send_report(host)
+        self._over = True
         return 1 if any(host.failed for host in hosts) else 0
 
     # To the launcher.
@@ -173,7 +175,8 @@ class _Process:
                     self._send_report(host)
             elif what == "stack":
                 self._send({"what": "stack", "id": message["id"], "text": stacks.every_thread()})
-        os._exit(1)  # without a launcher there is no program
+        if not self._over:
+            os._exit(1)  # without a launcher there is no program
 
     def _close(self, host: Host) -> None:
         if host.working_thread is not None:
