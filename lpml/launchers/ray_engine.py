@@ -9,6 +9,7 @@ launcher is on a single machine.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import itertools
 import logging
 import os
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from lpml.clock import current_clock
 from lpml.errors import LaunchError, UsageError
-from lpml.launchers import demands
+from lpml.launchers import demands, system
 from lpml.launchers.agent import Errand, HostAgent
 from lpml.launchers.demands import Unit, in_words, together
 from lpml.launchers.hosts import AbstractAgent, Cluster, HostLost, HostsLauncher
@@ -71,6 +72,7 @@ class RayLauncher(HostsLauncher):
 
 _lock = threading.Lock()
 _users = 0
+_PREFIX = "lpml-ray-"  # of its folder, before the number of the process that started it
 _folder = ""  # of a Ray that this process has started
 
 
@@ -86,7 +88,8 @@ def _connect(address: str | None) -> None:
         options |= {"configure_logging": False}
         try:
             if address is None:
-                _folder = tempfile.mkdtemp(prefix="lpml-ray-")
+                _sweep()
+                _folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
                 ray.init("local", include_dashboard=False, _temp_dir=_folder, **options)
             else:
                 _knock(address)
@@ -107,6 +110,14 @@ def _release() -> None:
         if _users == 0:
             ray.shutdown()
             _remove_folder()
+
+
+def _sweep() -> None:
+    """Removes what the Rays of processes that were killed have left."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if path.owner() == getpass.getuser() and pid.isdigit() and not system.is_alive(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_folder() -> None:
