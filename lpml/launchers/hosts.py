@@ -188,7 +188,7 @@ class HostsLauncher(AbstractLauncher, ABC):
 
     def _tell_addresses(self) -> None:
         for host in self._alive():
-            host.agent.tell("tell", self._addresses)
+            host.agent.tell("tell", dict(self._addresses))
 
     def _learn(self, addresses: Mapping[str, str]) -> None:
         """Where nodes are that may have been elsewhere."""

@@ -1,0 +1,240 @@
+"""The engine of several hosts, on a cluster of plain subprocesses: agents, seats, lost hosts.
+
+`tests/cluster` runs the same engine on Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lpml
+from lpml.launchers import Run, names
+from lpml.launchers.agent import Errand, HostAgent
+from lpml.launchers.hosts import AbstractAgent, Cluster, HostLost, HostsLauncher
+from lpml.launchers.part import Membership
+from lpml.launchers.plan import NodePlan, Plan
+from lpml.record.folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+OCCUPY = """
+import sys
+from lpml.launchers.seats import occupy
+sys.exit(occupy(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+def until(predicate: Callable[[], bool]) -> bool:
+    """Whether it comes true within a while."""
+    pause = threading.Event()
+    return any(predicate() or pause.wait(0.01) for _ in range(2000))
+
+
+class NearAgent(AbstractAgent):
+    """An agent in this process, until it is lost."""
+
+    def __init__(self, errand: Errand) -> None:
+        self.agent = HostAgent(errand)
+        self.lost = False
+
+    def tell(self, method: str, *args: Any) -> None:
+        if not self.lost:
+            getattr(self.agent, method)(*args)
+
+    def ask(self, method: str, *args: Any, timeout: float = 30.0) -> Any:
+        if self.lost:
+            raise HostLost("it was lost")
+        answer = getattr(self.agent, method)(*args)
+        if self.lost and method == "events":
+            raise HostLost("it was lost")
+        return answer
+
+    def close(self) -> None:
+        self.agent.close()
+
+
+class Subprocesses(Cluster):
+    """Hosts `a` and `b`, which are both this machine; processes alternate between them."""
+
+    last: Subprocesses
+
+    def __init__(self) -> None:
+        self.here = "a"
+        self.agents: dict[str, NearAgent] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._placed = 0
+        Subprocesses.last = self
+
+    def place(self, nodes: Iterable[NodePlan]) -> dict[str, str]:
+        placed = {}
+        for process in dict.fromkeys(node.process for node in nodes):
+            placed[process] = "ab"[self._placed % 2]
+            self._placed += 1
+        return placed
+
+    def place_again(self, process: str, lost: str) -> str:
+        return "b" if lost == "a" else "a"
+
+    def join(self, host: str) -> Membership | None:
+        return None
+
+    def start_agent(self, errand: Errand) -> AbstractAgent:
+        agent = self.agents[errand.host] = NearAgent(errand)
+        return agent
+
+    def start(self, process: str, attempt: int, path: str, ended: Callable[[str], None]) -> None:
+        command = [sys.executable, "-c", OCCUPY, path, process, str(attempt)]
+        made = self._processes[process] = subprocess.Popen(command, cwd=ROOT)
+
+        def wait() -> None:
+            ended(f"exit status {made.wait()}")
+
+        threading.Thread(target=wait, daemon=True).start()
+
+    def end(self, process: str) -> None:
+        made = self._processes.pop(process, None)
+        if made is not None:
+            made.kill()
+            made.wait()
+
+    def give_back(self, process: str) -> None:
+        self.end(process)
+
+    def close(self) -> None:
+        for process in list(self._processes):
+            self.end(process)
+
+    def lose(self, host: str) -> None:
+        """The host is gone, with all that ran there."""
+        agent = self.agents[host]
+        agent.lost = True
+        agent.agent.close()
+
+
+class Launcher(HostsLauncher):
+    """On the subprocesses."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None:
+        super().__init__(plan, folder, sockets, Subprocesses())
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
+    """Launches a program on the hosts; the run folder is kept for the test."""
+    monkeypatch.setattr(names, "LAUNCHERS", {**names.LAUNCHERS, "hosts": f"{__name__}:Launcher"})
+    monkeypatch.setattr("lpml.launchers.base.LAUNCHERS", names.LAUNCHERS)
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Launcher.__module__])
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    return lambda program, **changes: lpml.launch(program, "hosts", **{**options, **changes})
+
+
+class Store:
+    """Holds a count."""
+
+    def __init__(self, count: int = 0) -> None:
+        self._count = count
+
+    def add(self) -> int:
+        self._count += 1
+        return self._count
+
+    @lpml.idempotent
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class Reader:
+    """Asks a store of another host."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @lpml.idempotent
+    def pid_of_store(self) -> int:
+        return self._store.pid()
+
+
+class Worker:
+    """Runs until it is stopped."""
+
+    def run(self) -> None:
+        lpml.context().log({"index": lpml.context().index})
+        print("here", lpml.context().index)
+        lpml.context().wait(None)
+
+
+def pair(restart: lpml.Restart | None = None) -> lpml.Program:
+    """A store on one host and a reader on the other."""
+    program = lpml.Program("pair")
+    with program.group("all", restart=restart):
+        store = program.add_node(lpml.Node(Store, 10), label="store")
+        program.add_node(lpml.Node(Reader, store), label="reader")
+    return program
+
+
+def test_nodes_of_two_hosts_call_each_other_and_end(start: Callable[..., Run]) -> None:
+    with start(pair()) as run:
+        assert run.client("store/0").add() == 11
+        assert run.client("reader/0").pid_of_store() == run.client("store/0").pid()
+        assert {node.pid for node in run.status().nodes} != {0}
+        assert "lpml" in run.stack("store/0")
+    assert run.wait().state == "stopped"
+
+
+def test_a_killed_node_is_restarted_on_its_host(start: Callable[..., Run]) -> None:
+    with start(pair(lpml.Restart.on_failure(backoff=0.02))) as run:
+        reader = run.client("reader/0")
+        before = reader.pid_of_store()
+        os.kill(before, signal.SIGKILL)
+        with lpml.deadline(30.0):
+            assert reader.pid_of_store() != before
+        assert run.client("store/0").add() == 11  # a new object
+
+
+def test_a_killed_node_that_may_not_come_back_fails_the_run(start: Callable[..., Run]) -> None:
+    run = start(pair())
+    os.kill(run.client("store/0").pid(), signal.SIGKILL)
+    with pytest.raises(lpml.NodeError, match="store/0 failed: was killed or crashed"):
+        run.wait(30.0)
+
+
+def test_nodes_of_a_lost_host_go_on_on_another(start: Callable[..., Run]) -> None:
+    with start(pair(lpml.Restart.on_failure(backoff=0.02))) as run:
+        store, reader = run.client("store/0"), run.client("reader/0")
+        before = store.pid()
+        assert store.add() == 11
+        Subprocesses.last.lose("a")
+        assert until(lambda: run.status().nodes[0].restarts == 1)
+        with lpml.deadline(30.0):
+            assert store.pid() != before
+            assert reader.pid_of_store() == store.pid()
+            assert store.add() == 11
+
+
+def test_groups_grow_and_shrink_over_hosts(start: Callable[..., Run]) -> None:
+    program = lpml.Program("workers")
+    program.add_node(lpml.Node(Worker), label="worker")
+    with start(program) as run:
+        run.scale("worker", 3)
+        logs = [run.folder.log_file(f"worker/{index}") for index in range(3)]
+        assert until(lambda: all(log.exists() and "here" in log.read_text() for log in logs))
+        run.scale("worker", 1)
+        assert until(lambda: len(run.status().nodes) == 1)
+    assert run.folder.metrics_file("worker/2").exists()
+
+
+def test_a_host_that_does_not_see_the_run_folder_says_so(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "logs", property(lambda self: self.path / "elsewhere"))
+    monkeypatch.setattr(RunFolder, "log_file", lambda self, node: self.path / "file")
+    with pytest.raises(lpml.LaunchError, match="does not see the run folder"):
+        start(pair())
