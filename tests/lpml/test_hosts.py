@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ class Launcher(HostsLauncher):
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Launches a program on the hosts; the run folder is kept for the test."""
     monkeypatch.setattr(names, "LAUNCHERS", {**names.LAUNCHERS, "hosts": f"{__name__}:Launcher"})
     monkeypatch.setattr("lpml.launchers.base.LAUNCHERS", names.LAUNCHERS)
@@ -168,7 +168,8 @@ class Worker:
     def run(self) -> None:
         lpml.context().log({"index": lpml.context().index})
         print("here", lpml.context().index)
-        lpml.context().wait(None)
+        while not lpml.context().wait(60.0):
+            pass
 
 
 def pair(restart: lpml.Restart | None = None) -> lpml.Program:
