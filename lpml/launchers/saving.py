@@ -1,4 +1,4 @@
-"""A stop that somebody asked for: where the run is to be saved, a cut comes first."""
+"""A stop that somebody, or a node, asked for: where the run is to be saved, a cut comes first."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ class SavingStop:
             return []
         self._waiting = None
         return supervisor.stop(now, request.reason, state=request.state, timeout=request.timeout)
+
+    def finish(self, reason: str, now: float) -> list[Decision]:
+        """A node ends the program. Where that, or a stop, is on its way, it changes nothing."""
+        if self._waiting is not None:
+            return []
+        return self.stop(StopRequest(reason, None, "finished"), now)
 
     def advance(self, now: float) -> list[Decision]:
         """Stops when the cut is done, has failed or takes too long."""

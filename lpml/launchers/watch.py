@@ -226,7 +226,7 @@ class Watch:
             return supervisor.overdue(event.node, now, event.traceback)
         if event.what == "cut":
             return []
-        return supervisor.stop(now, event.text, state="finished")
+        return self._saving_stop.finish(event.text, now)
 
     def _scale(self, request: ScaleRequest, now: float) -> list[Decision]:
         from lpml.launchers.scaling import change
