@@ -566,3 +566,33 @@ def test_a_preempted_run_saves_says_so_and_goes_on(
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert digest_of(folder) == digest_of(quiet)
+
+
+class Witness:
+    """Its state is whether the program was stopping when it was saved."""
+
+    def save(self) -> bool:
+        return lpml.context().should_stop
+
+    def restore(self, state: bool) -> None:
+        del state
+
+
+class Ender:
+    """Ends the program after a while."""
+
+    def run(self) -> None:
+        lpml.context().wait(0.2)
+        lpml.context().stop_program("enough")
+
+
+def test_a_program_that_a_node_ends_is_saved_while_it_still_goes_on(start: Launch) -> None:
+    program = lpml.Program("ended")
+    program.add_node(lpml.Node(Witness), label="witness")
+    program.add_node(lpml.Node(Ender), label="ender")
+    run = start(program, checkpoint_every=60.0)
+    outcome = run.wait(30.0)
+    assert (outcome.state, outcome.reason) == ("finished", "enough")
+    last = latest_of(run.folder)
+    assert last.manifest.number == 2
+    assert last.load("witness/0") is False
