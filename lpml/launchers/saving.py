@@ -64,6 +64,7 @@ class SavingStop:
         going = supervisor.phase == "running" and supervisor.all_ready
         if supervisor.saves_at_the_end and going and self._waiting is None:
             timeout = supervisor.stop_timeout if request.timeout is None else request.timeout
+            supervisor.verdict.end(request.state, request.reason)
             self._waiting = _Waiting(request, CutRequest(), now, timeout)
             checkpointing.request(self._waiting.cut)
             return []

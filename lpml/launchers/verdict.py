@@ -44,8 +44,9 @@ class Verdict:
         return bool(self.failures) and all(failure.consequence for failure in self.failures)
 
     def end(self, state: OutcomeState, why: str) -> None:
-        """The program ends, and not because of a failure."""
-        self._asked, self._why = state, why
+        """The program ends, and not because of a failure. What was said first holds."""
+        if not self._why:
+            self._asked, self._why = state, why
 
     def survive(self, accident: Accident) -> None:
         """A failure was answered by a restart."""

@@ -569,10 +569,18 @@ def test_a_preempted_run_saves_says_so_and_goes_on(
 
 
 class Witness:
-    """Its state is whether the program was stopping when it was saved."""
+    """Its state is whether its loop had ended when it was saved."""
+
+    def __init__(self) -> None:
+        self._ended = False
+
+    def run(self) -> None:
+        while not lpml.context().wait(60.0):
+            pass
+        self._ended = True
 
     def save(self) -> bool:
-        return lpml.context().should_stop
+        return self._ended
 
     def restore(self, state: bool) -> None:
         del state
@@ -596,3 +604,11 @@ def test_a_program_that_a_node_ends_is_saved_while_it_still_goes_on(start: Launc
     last = latest_of(run.folder)
     assert last.manifest.number == 2
     assert last.load("witness/0") is False
+
+
+def test_who_ended_the_program_is_said_even_if_all_have_returned_meanwhile(start: Launch) -> None:
+    program = lpml.Program("ended")
+    program.add_node(lpml.Node(Account), label="account")
+    program.add_node(lpml.Node(Ender), label="ender")  # returns while the cut is taken
+    outcome = start(program, checkpoint_every=60.0).wait(30.0)
+    assert (outcome.state, outcome.reason) == ("finished", "enough")
