@@ -11,7 +11,7 @@ pip := -m pip --disable-pip-version-check install --quiet --quiet
 sources := lpml tests
 
 .DELETE_ON_ERROR:
-.PHONY: help run digits test test-slow test-ray check format bench bench-peers clean
+.PHONY: help run digits test test-slow test-ray check format bench bench-cluster bench-peers clean
 
 help:
 	@echo "make run          DQN with several actors learns CartPole, shows what came of it"
@@ -22,6 +22,7 @@ help:
 	@echo "make check        style and types only"
 	@echo "make format       rewrites the sources in the style that check wants"
 	@echo "make bench        measures lpml, and the peers that are installed, side by side"
+	@echo "make bench-cluster  measures calls between hosts against Ray, and strangers at the door"
 	@echo "make bench-peers  builds the environments of the peers (Launchpad needs Python 3.10)"
 	@echo "make clean        removes the environments and what was built"
 	@echo "ARGS='...' goes to 'lpml run dqn', 'digits' or to the benchmarks; PYTEST='-k name' to pytest;"
@@ -60,6 +61,12 @@ bench: .venv/.has-dev
 	$(python) -m benchmarks.ps --minutes 3 $(ARGS)
 	$(python) -m benchmarks.replay --repetitions 1 $(ARGS)
 	$(python) -m benchmarks.agents --repetitions 1 $(ARGS)
+	$(python) -m benchmarks.on_device $(ARGS)
+	$(python) -m benchmarks.host_simulators $(ARGS)
+
+bench-cluster: .venv-ray/.has-ray
+	.venv-ray/bin/python -m benchmarks.cluster $(ARGS)
+	.venv-ray/bin/python -m benchmarks.credentials $(ARGS)
 
 bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers .venv-reverb/.has-peers \
   .venv-acme/.has-peers

@@ -2,7 +2,7 @@
 
     python .ci/pins.py python3.10 python3.11 python3.12 python3.13 > constraints.txt
 
-Each interpreter is asked what pip would install for `.[dev]`; where they differ, the pin carries
+Each interpreter is asked what pip would install for `.[dev,ray]`; where they differ, the pin carries
 the Python versions that it is for.
 """
 
@@ -25,7 +25,7 @@ def resolve(python: str) -> tuple[str, dict[str, str]]:
     minor = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True)
     pip = ["-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
     report = subprocess.run(
-        [python, *pip, "--report", "-", ".[dev]"], check=True, stdout=subprocess.PIPE, text=True
+        [python, *pip, "--report", "-", ".[dev,ray]"], check=True, stdout=subprocess.PIPE, text=True
     )
     found = [item["metadata"] for item in json.loads(report.stdout)["install"]]
     pins = {item["name"].lower().replace("_", "-"): item["version"] for item in found}

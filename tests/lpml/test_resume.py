@@ -268,7 +268,7 @@ def test_all_nodes_are_set_back_together(start: Launch) -> None:
     program = bank(2)
     with program.group("fragile", restart=lpml.Restart.on_failure(3, backoff=0.02)):
         program.add_node(lpml.Node(Fragile))
-    with start(program, checkpoint_every=0.2) as run:
+    with start(program, checkpoint_every=0.2, stop_timeout=30.0) as run:
         checkpoints = Checkpoints(run.folder)
         assert until(lambda: len(checkpoints.all()) == 2)
         run.client("fragile/0").fail()
