@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpml.agents.builder import AbstractBuilder
+from lpml.agents.builder import AbstractBuilder, window_rows
 from lpml.agents.intake import AbstractIntake, Brought, Learning, Windows
 from lpml.agents.intake_replay import FromReplay
 from lpml.errors import UsageError
@@ -25,15 +25,7 @@ from lpml.nodes import simulation
 from lpml.nodes.compiling import run_once
 from lpml.nodes.data_parallel import make_mesh, place, replicate, spread, tracing_over
 from lpml.nodes.learning import LearnerState
-from lpml.nodes.replay import (
-    CutSequences,
-    CutTransitions,
-    Oldest,
-    Prioritised,
-    Sequences,
-    Transitions,
-    Uniform,
-)
+from lpml.nodes.replay import CutTransitions, Oldest, Prioritised, Transitions, Uniform
 from lpml.nodes.roles import Params
 from lpml.nodes.simulation import AbstractSimulation, EpisodeSums, Simulated
 from lpml.nodes.simulator import check_memory
@@ -177,16 +169,12 @@ def make_intake(
       UsageError: there is none, or the numbers do not fit together.
     """
     spec = environment.spec
+    rows = window_rows(builder, spec)
+    if rows is not None:
+        return Windows(builder, environment, num_envs, rows - 1)
     name = builder.batches.table
     table = next(table for table in builder.tables(spec) if table.name == name)
     cut = builder.cuts(spec)[name]
-    if (
-        isinstance(cut, CutSequences)
-        and isinstance(table.view, Sequences)
-        and cut.across_episodes
-        and cut.length == table.view.length > 1
-    ):
-        return Windows(builder, environment, num_envs, cut.length - 1)
     if (
         isinstance(cut, CutTransitions)
         and isinstance(table.view, Transitions)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from lpml.agents.builder import AbstractBuilder
 from lpml.errors import UsageError
 from lpml.nodes import simulation
-from lpml.nodes.data_parallel import spread
+from lpml.nodes.data_parallel import deal
 from lpml.nodes.learning import LearnerState
 from lpml.nodes.simulation import AbstractSimulation, EpisodeSums, Simulated
 from lpml.nodes.updates import many_updates
@@ -126,13 +126,7 @@ class Windows(AbstractIntake):
             self._environment, self._policy, params, simulated, self._length
         )
         batches = self.updates
-        if batches > 1:  # every batch has rows of every device
-            data = jax.tree.map(
-                lambda x: x.reshape(-1, batches, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape),
-                data,
-            )
-        else:
-            data = spread(data)
+        data = deal(data, batches)
         ones = jnp.ones((self._num_envs,), jnp.float32)
         state, update, bad = self._many(
             learning.state, data, ones, jnp.float32(self._num_envs), learning.bad, learning.version
