@@ -2,8 +2,8 @@
 
     python .ci/pins.py python3.10 python3.11 python3.12 python3.13 > constraints.txt
 
-Each interpreter is asked what pip would install for `.[dev,ray]`; where they differ, the pin carries
-the Python versions that it is for.
+Each interpreter is asked what pip would install for `.[dev,ray]`; where they differ, the pin
+carries the Python versions that it is for.
 """
 
 from __future__ import annotations
