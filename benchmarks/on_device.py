@@ -1,6 +1,7 @@
 """Simulators on the device: steps a second, beside the loop that one would write by hand.
 
     python -m benchmarks.on_device [--repeats 5] [--only anakin] [--env CartPole-v1]
+    python -m benchmarks.on_device --scaling --repeats 1     # 64 to 65 536 environments
 
 "By hand" is the bare `lax.scan` over the same environment, policy and update, in the manner of
 PureJaxRL: an environment that ends begins again in the same step, so every tick is a step, and
@@ -32,6 +33,8 @@ from lpml.nodes.simulation import AbstractSimulation, Simulated, rollout
 from lpml.programs.on_device import make_builder
 
 SECONDS = 1.0
+SIZES = (64, 256, 1024, 4096, 16384, 65536)  # of `--scaling`
+MOST_ON_CPU = 4096  # environments of an agent there: one call of more takes minutes
 ITERATIONS = 8
 Call = Callable[[Any], tuple[Any, Any]]  # state -> (state, steps)
 
@@ -161,6 +164,7 @@ def served(environment: AbstractSimulation, num_envs: int, length: int = 32) -> 
 def main() -> None:
     parser = arguments(__doc__, 5)
     parser.add_argument("--env", default="CartPole-v1")
+    parser.add_argument("--scaling", action="store_true", help="more environments, fewer lines")
     options = parser.parse_args()
     environment = simulation_named(options.env)
     measures = []
@@ -176,7 +180,11 @@ def main() -> None:
                 line.add(peer, value)
         measures.append(line)
 
-    for agent, num_envs in (("ppo", 32), ("ppo", 256), ("impala", 32)):
+    on_cpu = jax.default_backend() == "cpu"
+    agents: list[tuple[str, int]] = [("ppo", 32), ("ppo", 256), ("impala", 32)]
+    if options.scaling:
+        agents = [("ppo", size) for size in SIZES if size <= MOST_ON_CPU or not on_cpu]
+    for agent, num_envs in agents:
         name = f"anakin {agent}, {num_envs} environments"
         if options.only in name:
             call, state, builder, made = fused(environment, agent, options.env, num_envs)
@@ -185,13 +193,13 @@ def main() -> None:
             )
             measure(name, 0.95, {"lpml": (call, state), "by hand": hand})
     policy = random_policy(environment)
-    for num_envs in (64, 1024, 16384):
+    for num_envs in SIZES if options.scaling else (64, 1024, 16384):
         name = f"simulation, {num_envs} environments"
         if options.only in name:
             hand = by_hand(environment, policy, None, num_envs, 32)
             measure(name, None, {"lpml": simulated(environment, num_envs), "by hand": hand})
     name = "service beside fused, 1024 environments"
-    if options.only in name:
+    if options.only in name and not options.scaling:
         peers = {"lpml": served(environment, 1024), "fused": simulated(environment, 1024)}
         measure(name, 0.5, peers)
     report(f"simulators on the device, {options.env}", measures, options.json)

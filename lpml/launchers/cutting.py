@@ -90,13 +90,14 @@ class Cutting:
     def _hold(self, end: float) -> str:
         points = self._context.safe_points
         points.hold()
-        self._call, since = None, 0.0
+        self._call, since, looks = None, 0.0, 0
         while not points.held and not self._released.wait(_LOOK):
             call, now = _call_of(points.loop), monotonic()
             if call is None or call is not self._call:
-                self._call, since = call, now
-            elif now - since > self._stuck:
+                self._call, since, looks = call, now, 0
+            elif now - since > self._stuck and looks > self._stuck / _LOOK / 5:
                 return "calling"
+            looks += 1  # time alone says nothing: where the machine stood still, nobody could go on
             if now > end:
                 return "busy"
         self._call = None
