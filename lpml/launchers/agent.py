@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import socket
 import threading
@@ -110,10 +109,10 @@ class HostAgent:
 
     # For the launcher.
 
-    def addresses(self) -> tuple[dict[str, str], str, int]:
-        """Where the nodes here are reached; where their processes have to come; our pid."""
+    def addresses(self) -> tuple[dict[str, str], str]:
+        """Where the nodes here are reached, and where their processes have to come."""
         own = {name: self._engine.address(name) for name in self._part.nodes}
-        return own, str(self._sockets / SOCKET), os.getpid()
+        return own, str(self._sockets / SOCKET)
 
     def now(self) -> float:
         """The time that events of this host are in."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lpml.errors import UsageError
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
 from lpml.launchers.names import LAUNCHERS, check_name
@@ -138,13 +139,16 @@ class AbstractLauncher(ABC):
     def client(self, node: str) -> Any:
         """A client of a node."""
 
-    @abstractmethod
     def service(self, node: str) -> object:
         """The object itself, or `None` before it is built.
 
         Raises:
-          UsageError: it lives in another process.
+          UsageError: it lives in another process, as where nothing else is said.
         """
+        raise UsageError(
+            f"{node} lives in a process of its own, so its object cannot be had here; "
+            "call it through client(), or launch on 'test' or 'local_mt'"
+        )
 
     @abstractmethod
     def reports(self, timeout: float) -> Mapping[str, NodeReport]:

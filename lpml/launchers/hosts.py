@@ -1,6 +1,6 @@
 """An engine of several hosts: hands decisions to the agent of each, and hands on what they report.
 
-What finds the room, starts processes and notices that a host is gone is a `Cluster`.
+What finds the room, starts processes and notices that a host is gone is a `cluster.Cluster`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import queue
 import sys
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from lpml import wire
-from lpml.errors import LaunchError, UsageError
+from lpml.errors import LaunchError
 from lpml.launchers import rendezvous
 from lpml.launchers.agent import Errand, Said
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.clients import Clients
+from lpml.launchers.cluster import AbstractAgent, Cluster, HostLost
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
 from lpml.launchers.names import version
@@ -32,80 +33,6 @@ from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.processes import absolute_path
 from lpml.record.folder import RunFolder
 from lpml.wire import places, tls
-
-_ANSWER = 30.0  # seconds that an agent has to answer what costs it nothing
-
-
-class HostLost(Exception):
-    """A host, or the agent on it, is gone."""
-
-
-class AbstractAgent(ABC):
-    """The agent of one host, as it is reached from here. Thread-safe."""
-
-    @abstractmethod
-    def tell(self, method: str, *args: Any) -> None:
-        """Calls a method without waiting; such calls arrive in their order."""
-
-    @abstractmethod
-    def ask(self, method: str, *args: Any, timeout: float = _ANSWER) -> Any:
-        """Calls a method and returns its result.
-
-        Raises:
-          HostLost: it will never answer.
-          TimeoutError: it has not answered in time.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Ends it, whatever it does."""
-
-
-class Cluster(ABC):
-    """Finds room for processes, and starts them there. Thread-safe."""
-
-    here: str
-    """The host of this process."""
-
-    @abstractmethod
-    def place(self, nodes: Iterable[NodePlan]) -> dict[str, str]:
-        """Reserves what nodes ask for: `{process: host}`. Waits until there is room.
-
-        Raises:
-          LaunchError: there is not, and was not for too long.
-        """
-
-    @abstractmethod
-    def place_again(self, process: str, lost: str) -> str:
-        """Another host for a process whose host was lost. Waits and raises as `place`."""
-
-    @abstractmethod
-    def join(self, host: str) -> Membership | None:
-        """What a host needs to be one of several; `None` where there is only one."""
-
-    @abstractmethod
-    def start_agent(self, errand: Errand) -> AbstractAgent:
-        """Starts the agent of a host. Does not wait for it."""
-
-    @abstractmethod
-    def start(self, process: str, attempt: int, path: str, ended: Callable[[str], None]) -> None:
-        """Starts a process, which comes to the socket `path` of its host.
-
-        Args:
-          ended: called from any thread when it has ended, with what is known of why.
-        """
-
-    @abstractmethod
-    def end(self, process: str) -> None:
-        """Kills a process, if it still runs."""
-
-    @abstractmethod
-    def give_back(self, process: str) -> None:
-        """What was reserved for a process is not needed any more."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Gives everything back."""
 
 
 @final
@@ -119,7 +46,6 @@ class _Host:
     offset: float = 0.0
     """What is added to its time to get ours."""
     lost: bool = False
-    said: dict[str, Said] = field(default_factory=dict)
 
 
 class HostsLauncher(AbstractLauncher, ABC):
@@ -140,8 +66,7 @@ class HostsLauncher(AbstractLauncher, ABC):
         self._addresses: dict[str, str] = {}
         self._said: dict[str, Said] = {}
         self._states: Mapping[str, str] = {}
-        self._clients: dict[str, Any] = {}
-        self._lock = threading.Lock()  # for `_clients` and `_said`
+        self._clients = Clients(self.address, folder)
         self._closed = False
         self._member: Membership | None = None
         try:
@@ -170,7 +95,7 @@ class HostsLauncher(AbstractLauncher, ABC):
         for host in new:
             self._hosts[host.name] = host
             try:
-                addresses, host.seats, _ = host.agent.ask("addresses", timeout=120.0)
+                addresses, host.seats = host.agent.ask("addresses", timeout=120.0)
                 before = self.now()
                 theirs = host.agent.ask("now")
             except (HostLost, TimeoutError) as error:
@@ -396,10 +321,7 @@ class HostsLauncher(AbstractLauncher, ABC):
                 host.agent.ask("close", timeout=15.0)
         for host in self._hosts.values():
             host.agent.close()
-        with self._lock:
-            clients, self._clients = self._clients, {}
-        for client in clients.values():
-            wire.close(client)
+        self._clients.close()
         if self._member is not None:
             tls.leave(self._member.identity)
         rendezvous.sweep()  # of agents that were killed here
@@ -414,33 +336,15 @@ class HostsLauncher(AbstractLauncher, ABC):
         return self._addresses.get(node, "")
 
     def client(self, node: str) -> Any:
-        with self._lock:
-            if node not in self._clients:
-                interface = self._known[node].interface
-                self._clients[node] = wire.connect(
-                    self._addresses[node],
-                    interface,
-                    node=node,
-                    caller="launcher",
-                    log=str(self._folder.log_file(node)),
-                )
-            return self._clients[node]
-
-    def service(self, node: str) -> object:
-        raise UsageError(
-            f"{node} lives in a process of its own, so its object cannot be had here; "
-            "call it through client(), or launch on 'test' or 'local_mt'"
-        )
+        return self._clients.get(node, self._known[node].interface)
 
     def reports(self, timeout: float) -> Mapping[str, NodeReport]:
         if not self._closed:
             for host in self._alive():
                 with contextlib.suppress(HostLost, TimeoutError):
                     said = host.agent.ask("reports", timeout, timeout=timeout + 1.0)
-                    with self._lock:
-                        self._said.update(said)
-        with self._lock:
-            return {node: said.report for node, said in self._said.items()}
+                    self._said = {**self._said, **said}  # whole or not at all, for other threads
+        return {node: said.report for node, said in self._said.items()}
 
     def pid(self, node: str) -> int:
         said = self._said.get(node)

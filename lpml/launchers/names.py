@@ -50,7 +50,10 @@ def cluster_address(launch: str, address: str | None) -> str | None:
     """
     if launch != "ray":
         if address:
-            raise UsageError(f"address={address!r}: launch={launch!r} is of this machine; leave it")
+            raise UsageError(
+                f"address={address!r} is of a Ray cluster, and launch={launch!r} of this machine; "
+                "leave it out, or launch on 'ray'"
+            )
         return None
     found = address or os.environ.get("RAY_ADDRESS") or None
     if found is not None and found.startswith("ray://"):

@@ -18,10 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
-from lpml import wire
-from lpml.errors import UsageError
 from lpml.launchers import devices, exits, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.clients import Clients
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
 from lpml.launchers.listeners import Listeners
@@ -55,7 +54,7 @@ class ProcessLauncher(AbstractLauncher):
         self._part = part
         self._folder = folder
         self._sockets = sockets
-        self._lock = threading.Lock()  # for `_clients` and `_wake_in`
+        self._lock = threading.Lock()  # for `_wake_in`
         self._questions = Questions()
         self._waiting: deque[NodeProcess] = deque()  # to be forked
         self._flying = 0
@@ -64,7 +63,7 @@ class ProcessLauncher(AbstractLauncher):
         self._states: dict[str, str] = {}  # {node: where its state is}
         self._pending: list[Event] = []
         self._closed = False
-        self._clients: dict[str, Any] = {}
+        self._clients = Clients(self.address, folder)
         self._interfaces = {node.name: node.interface for node in plan.nodes}
         self._processes: dict[str, NodeProcess] = {}  # by key; the last attempt
         self._of: dict[str, NodeProcess] = {}  # {node: its process}
@@ -363,10 +362,8 @@ class ProcessLauncher(AbstractLauncher):
                     system.kill(pid, signal.SIGKILL)
         with self._lock:
             self._closed = True
-            clients, self._clients = self._clients, {}
             self._wake_in.close()
-        for client in clients.values():
-            wire.close(client)
+        self._clients.close()
         self._selector.close()
         self._wake.close()
 
@@ -383,16 +380,7 @@ class ProcessLauncher(AbstractLauncher):
         return self._part.addresses.get(node, "")
 
     def client(self, node: str) -> Any:
-        with self._lock:
-            if node not in self._clients:
-                self._clients[node] = wire.connect(
-                    self.address(node),
-                    self._interfaces[node],
-                    node=node,
-                    caller="launcher",
-                    log=str(self._folder.log_file(node)),
-                )
-            return self._clients[node]
+        return self._clients.get(node, self._interfaces[node])
 
     def reports(self, timeout: float) -> Mapping[str, NodeReport]:
         return self._questions.reports(list(self._processes.values()), timeout)
@@ -402,12 +390,6 @@ class ProcessLauncher(AbstractLauncher):
 
     def peak_memory(self, node: str) -> int:
         return self._of[node].peak_memory
-
-    def service(self, node: str) -> object:
-        raise UsageError(
-            f"{node} lives in a process of its own, so its object cannot be had here; "
-            "call it through client(), or launch on 'test' or 'local_mt'"
-        )
 
     def stack(self, node: str, timeout: float) -> str:
         process = self._of[node]

@@ -26,8 +26,9 @@ from lpml.clock import current_clock
 from lpml.errors import LaunchError, UsageError
 from lpml.launchers import demands, system
 from lpml.launchers.agent import Errand, HostAgent
+from lpml.launchers.cluster import AbstractAgent, Cluster, HostLost
 from lpml.launchers.demands import Unit, in_words, together
-from lpml.launchers.hosts import AbstractAgent, Cluster, HostLost, HostsLauncher
+from lpml.launchers.hosts import HostsLauncher
 from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.launchers.seats import Seat
@@ -68,48 +69,63 @@ class RayLauncher(HostsLauncher):
         return demands.refusals(demands.units(plan.nodes), hosts)
 
 
-# The connection: one per process, for as long as somebody needs it.
+# The connection: one per process. That to a cluster is kept until the interpreter ends, since it
+# takes a second or two and Ray itself closes it then; a Ray of our own ends with its last run.
 
 _lock = threading.Lock()
 _users = 0
+_ours: str | None = None  # where we have connected to: an address, or _EMBEDDED
+_EMBEDDED = "a Ray of this process"
 _PREFIX = "lpml-ray-"  # of its folder, before the number of the process that started it
-_folder = ""  # of a Ray that this process has started
+_folder = ""
 
 
 def _connect(address: str | None) -> None:
-    global _users, _folder
+    global _users, _ours
     with _lock:
-        if _users == 0 and ray.is_initialized():
-            _users += 1  # somebody else's, who will end it
+        wanted = address or _EMBEDDED
+        if ray.is_initialized() and _users == 0 and _ours not in (None, wanted):
+            _disconnect()
+        if not ray.is_initialized():  # else it is used, whoever has made it
+            _users, _ours = 0, wanted
+            try:
+                _init(address)
+            except BaseException as error:
+                _disconnect()
+                if not isinstance(error, Exception):
+                    raise
+                what = "no Ray could be started here" if address is None else f"no Ray at {address}"
+                raise LaunchError(f"{what}: {_first_line(error)}") from error
         _users += 1
-        if _users > 1:
-            return
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        options |= {"configure_logging": False}
-        try:
-            if address is None:
-                _sweep()
-                _folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
-                ray.init("local", include_dashboard=False, _temp_dir=_folder, **options)
-            else:
-                _knock(address)
-                ray.init(address, runtime_env=_shipped(), **options)
-        except BaseException as error:
-            _users = 0
-            _remove_folder()
-            if not isinstance(error, Exception):
-                raise
-            what = "no Ray could be started here" if address is None else f"no Ray at {address}"
-            raise LaunchError(f"{what}: {_first_line(error)}") from error
+
+
+def _init(address: str | None) -> None:
+    global _folder
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options |= {"configure_logging": False}
+    if address is None:
+        _sweep()
+        _folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+        ray.init("local", include_dashboard=False, _temp_dir=_folder, **options)
+    else:
+        _knock(address)
+        ray.init(address, runtime_env=_shipped(), **options)
 
 
 def _release() -> None:
     global _users
     with _lock:
-        _users -= 1
-        if _users == 0:
-            ray.shutdown()
-            _remove_folder()
+        _users = max(0, _users - 1)
+        if _users == 0 and _ours == _EMBEDDED:
+            _disconnect()
+
+
+def _disconnect() -> None:
+    global _ours, _folder
+    ray.shutdown()
+    folder, _folder, _ours = _folder, "", None
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep() -> None:
@@ -118,13 +134,6 @@ def _sweep() -> None:
         pid = path.name.removeprefix(_PREFIX).partition("-")[0]
         if path.owner() == getpass.getuser() and pid.isdigit() and not system.is_alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _remove_folder() -> None:
-    global _folder
-    folder, _folder = _folder, ""
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _knock(address: str) -> None:
@@ -206,13 +215,13 @@ class RayCluster(Cluster):
         self._rooms: dict[str, tuple[Any, int, Unit]] = {}  # {process: (group, bundle, what)}
         self._actors: dict[str, Any] = {}
         self._closed = False
-        _connect(address)
-        self.here = str(ray.get_runtime_context().get_node_id())
         self._authority: Authority | None = None
         if not self._embedded:
             from lpml.wire.authority import Authority
 
             self._authority = Authority(run)
+        _connect(address)
+        self.here = str(ray.get_runtime_context().get_node_id())
 
     def place(self, nodes: Iterable[NodePlan]) -> dict[str, str]:
         groups = demands.groups(demands.units(nodes, shared=self._embedded)).values()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,9 +96,9 @@ def _nothing_left() -> Iterator[None]:
     """Nothing of lpml is left. Ray's own threads and descriptors in this process come and go."""
     before = Snapshot.take()
     yield
-    end = time.monotonic() + 5.0
+    pause, end = threading.Event(), time.monotonic() + 5.0
     while (left := _ours(before)) and time.monotonic() < end:
-        time.sleep(0.05)
+        pause.wait(0.05)
     assert not left
 
 

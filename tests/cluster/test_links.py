@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
@@ -46,7 +45,12 @@ for line in sys.stdin:
     began = time.monotonic()
     try:
         with lpml.deadline(60.0):
-            result = client.echo(line) if line != "wait\\n" else client.wait(50.0)
+            if line == "wait\\n":
+                call = lpml.future(client.wait, 50.0)
+                print("sent", flush=True)
+                result = call.result()
+            else:
+                result = client.echo(line)
     except lpml.NodeUnavailable:
         result = "unavailable"
     print(str(result).strip(), time.monotonic() - began, flush=True)
@@ -131,9 +135,9 @@ def test_a_cut_link_is_found_and_a_healed_one_is_used_again(hosts: Hosts, tmp_pa
             assert ask(client, "hello")[0] == "hello"
             client.stdin.write("wait\n")
             client.stdin.flush()
-            time.sleep(0.5)
-            hosts.cut()
             assert client.stdout is not None
+            assert client.stdout.readline() == "sent\n"
+            hosts.cut()
             result, after = client.stdout.readline().split()
             assert result == "unavailable"  # nobody writes, and the cut is found all the same
             assert float(after) < 25.0

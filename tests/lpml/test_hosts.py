@@ -19,7 +19,8 @@ import pytest
 import lpml
 from lpml.launchers import Run, names
 from lpml.launchers.agent import Errand, HostAgent
-from lpml.launchers.hosts import AbstractAgent, Cluster, HostLost, HostsLauncher
+from lpml.launchers.cluster import AbstractAgent, Cluster, HostLost
+from lpml.launchers.hosts import HostsLauncher
 from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.record.folder import RunFolder
