@@ -22,6 +22,7 @@ from lpml.launchers.plan import Plan
 from lpml.launchers.processes import ProcessLauncher
 from lpml.launchers.seats import SOCKET, Seats
 from lpml.record.folder import RunFolder
+from lpml.wire.relay import RelayServer
 
 _PATIENCE = 20.0  # seconds that `events` waits before it returns none
 
@@ -98,6 +99,9 @@ class HostAgent:
             )
             folder = RunFolder(errand.folder)
             self._engine = ProcessLauncher(errand.plan, folder, self._sockets, self._part)
+            self._relay: RelayServer | None = None
+            if errand.membership is not None:
+                self._relay = RelayServer(self._sockets, errand.membership.identity)
         except BaseException:
             rendezvous.remove(self._sockets)
             raise
@@ -208,6 +212,8 @@ class HostAgent:
         self._engine.wake()
         self._thread.join(10.0)
         self._events.put(None)
+        if self._relay is not None:
+            self._relay.close()
         rendezvous.remove(Path(self._sockets))
 
     # The thread that drives the engine.

@@ -237,6 +237,7 @@ class ProcessLauncher(AbstractLauncher):
             argv0=(sys.argv[0] if sys.argv else "") if part is None else part.argv0,
             stacks=str(self._stack_file(process)),
             host="" if part is None else part.host,
+            sockets=str(self._sockets),
             identity=part.membership.identity if part and part.membership else None,
         )
 

@@ -59,5 +59,7 @@ class ProcessSpec:
 
     There the process was not forked for us, and `environment` goes on top of its own.
     """
+    sockets: str = ""
+    """The folder in which the relay of this host serves, if it is one of several."""
     identity: Identity | None = None
     """By which it calls nodes of other hosts. Where it has one, a node has two listeners."""

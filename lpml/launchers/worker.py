@@ -27,7 +27,7 @@ from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.host import Host
 from lpml.launchers.local import Door
 from lpml.launchers.specs import NodeSpec, ProcessSpec
-from lpml.wire import places, tls
+from lpml.wire import places, relay, tls
 
 
 def run_process(control_fd: int, spec_fd: int, listeners: list[int]) -> None:
@@ -234,6 +234,7 @@ def _set_up(spec: ProcessSpec) -> None:
         places.set_host(spec.host)
         if spec.identity is not None:
             tls.join(spec.identity)
+            relay.use(Path(spec.sockets))
         sys.path[:0] = [entry for entry in spec.path if entry not in sys.path]
     else:
         os.environ.clear()

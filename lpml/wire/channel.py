@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias, final
 
-from lpml.errors import CallCancelled, ProtocolError
+from lpml.errors import CallCancelled, CallTimeout, NodeUnavailable, ProtocolError
 from lpml.wire import frames
 from lpml.wire.attendant import Attendant
 from lpml.wire.codec import Encoded, decode
@@ -25,9 +25,10 @@ from lpml.wire.lead import Lead, closed_latch
 from lpml.wire.outlet import Late, Outlet
 from lpml.wire.parcel import Content, Packed, Published, opened, pack, unpack
 from lpml.wire.patience import PATIENCE, check_caller
+from lpml.wire.references import Reference, can_fetch
 from lpml.wire.retrying import send_again
 from lpml.wire.segments import Receiver, Sender
-from lpml.wire.sockets import Connection
+from lpml.wire.sockets import Address, Connection
 
 Arguments: TypeAlias = "bytes | Encoded | Published"
 Arrived: TypeAlias = "tuple[int, Payload | Content]"
@@ -54,9 +55,12 @@ class Channel:
       connection: a blocking connection.
       node: the peer, for messages.
       caller: who we are; sent in the hello.
+      address: where the peer is reached.
     """
 
-    def __init__(self, connection: Connection, node: str, caller: str) -> None:
+    def __init__(
+        self, connection: Connection, node: str, caller: str, address: Address = ""
+    ) -> None:
         self.node = node
         self.broken: str = ""  # why no more calls are possible
         self._socket = connection
@@ -70,9 +74,14 @@ class Channel:
         # Descriptors travel only within a host.
         local = isinstance(connection, socket.socket)
         self._sender = Sender(partial(_tell, self._outlet, frames.FORGET)) if local else None
-        self._receiver = Receiver(partial(_tell, self._outlet, frames.RELEASE))
+        fetches = not local and can_fetch()
+        fetched = partial(_tell_fetched, self._outlet)
+        self._receiver = Receiver(
+            partial(_tell, self._outlet, frames.RELEASE),
+            (lambda identity: Reference(address, identity, fetched)) if fetches else None,
+        )
         self._inlet = Inlet(connection, self._receiver)
-        self._outlet.send(frames.hello(caller), None, self._make_room)
+        self._outlet.send(frames.hello(caller, frames.FETCHES * fetches), None, self._make_room)
         _channels.add(self)
 
     # Calls.
@@ -219,6 +228,11 @@ class Channel:
             value = decode(payload) if type(payload) is bytes else unpack(payload)
         except ProtocolError:
             raise
+        except CallTimeout:
+            raise future.method.late() from None
+        except NodeUnavailable as error:  # of a value that was to be fetched
+            end = getattr(future, "deadline", None)
+            raise future.method.gone(str(error), end, pending=True) from None
         except Exception as error:
             raise future.method.unreadable(error) from error
         if kind in (REPLY, frames.ITEM):
@@ -426,6 +440,12 @@ _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 def _tell(outlet: Outlet, kind: int, segment: int) -> None:
     """Goes with the next message. Takes no lock: the garbage collector may call it."""
     outlet.add(frames.header(0, kind, call=segment))
+
+
+def _tell_fetched(outlet: Outlet, identity: bytes) -> None:
+    """Goes soon, so that the owner need not keep the value. As `_tell`, takes no lock."""
+    with contextlib.suppress(OSError):  # the owner is gone
+        outlet.add_soon(frames.header(len(identity), frames.FETCHED) + identity)
 
 
 def _after_fork() -> None:

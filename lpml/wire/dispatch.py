@@ -39,6 +39,7 @@ class Handler:
         "simple",
         "spec",
         "stream",
+        "whole",
     )
 
     def __init__(
@@ -51,6 +52,7 @@ class Handler:
         self.concurrent = spec.kind == "concurrent"
         self.quick = 0  # calls in a row that took next to no time; < 0: one of them blocked
         self.plain = spec.kind == "serial" and not spec.stream
+        self.whole = False  # what it returns is sent, even if the caller could fetch it
         self.simple = spec.kind != "batched" and not spec.stream
         self.batcher = Batcher(method, spec, clock) if spec.kind == "batched" else None
 

@@ -207,8 +207,9 @@ class Executor:
 
     def _success(self, job: Job, kind: int, result: Any) -> bytes | Packed:
         head = (kind, 0, 0, job.id, frames.FOREVER)
+        announced = None if job.handler.whole else job.session.announced
         try:
-            return pack(head, b"", encode(result), job.session.sender)
+            return pack(head, b"", encode(result), job.session.sender, announced)
         except Exception as error:
             raise TypeError(
                 f"{job.handler.name} returned {culprit(result)}, which cannot be sent: {error}"

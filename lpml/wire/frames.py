@@ -22,11 +22,12 @@ _LIMIT_OPEN = 4096  # messages that one peer may have begun and not ended
 _BIG = 1 << 15  # a payload from this size on is received in place
 
 HELLO, CALL, REPLY, ERROR, CANCEL, CREDIT, ITEM, END, RELEASE, FORGET, REFUSED = range(1, 12)
-_LAST_KIND = REFUSED
+FETCHED = _LAST_KIND = 12
 
 MORE = 1  # the message goes on in the next frame of this kind and id
 TABLE = 2  # the payload begins with a table of buffers
 KEYWORDS = 4  # the body of a call is (args, kwargs), else args
+FETCHES = 8  # of a hello: `Shared` values of other hosts may be told of rather than sent
 
 WINDOW = 16  # items of a stream that may be under way
 
@@ -48,10 +49,10 @@ def header(
     return HEADER.pack(size, kind, flags, extra, call, seconds)
 
 
-def hello(name: str) -> bytes:
+def hello(name: str, flags: int = 0) -> bytes:
     """The first frame of a connection: who speaks, and which protocol."""
     payload = MAGIC + name.encode()[:1024]
-    return header(len(payload), HELLO, extra=VERSION) + payload
+    return header(len(payload), HELLO, flags, extra=VERSION) + payload
 
 
 def read_hello(frame: Frame) -> str:

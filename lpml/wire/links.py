@@ -49,7 +49,8 @@ class Link:
         left, began = call_timeout(), monotonic()
         while True:
             try:
-                return Channel(dial(nearest(self.address)), peer.node, peer.caller_name())
+                where = nearest(self.address)
+                return Channel(dial(where), peer.node, peer.caller_name(), where)
             except (ProtocolError, CallTimeout):
                 raise
             except OSError as error:

@@ -5,7 +5,7 @@ data, the number of `Shared` values and of buffers, and the lengths. The data ar
 and the buffers: inline, behind the table, or in a segment of shared memory at multiples of
 `ALIGN`. The file descriptor of a new segment, then those of the `Shared` values, travel with the
 frame. Between hosts no descriptor can travel, and the contents of the `Shared` values follow the
-buffers.
+buffers, or stay where they are until they are fetched (`references`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from lpml.errors import ProtocolError
 from lpml.wire.frames import Payload
 
 ALIGN = 64
-INLINE, POOLED, PRIVATE, WHOLE = range(4)  # WHOLE: inline, and so are the `Shared` values
+INLINE, POOLED, PRIVATE, WHOLE, TOLD = range(5)
+# WHOLE: inline, and so are the `Shared` values. TOLD: inline, and the `Shared` values stay there.
 _TABLE = struct.Struct("<BBHIIQ")  # place, new, shared values, buffers, segment, its capacity
 _SHARED = struct.Struct("<16sQ")  # id, size
 
@@ -60,13 +61,13 @@ def read_table(payload: Payload, at: int) -> tuple[Table, int]:
         at += _SHARED.size * num_shared
     except (struct.error, MemoryError, OverflowError) as error:
         raise ProtocolError(f"the table of a message is cut off: {error}") from None
-    if place in (INLINE, WHOLE):
+    if place in (INLINE, WHOLE, TOLD):
         inline = sum(lengths) + (sum(size for _, size in shared) if place == WHOLE else 0)
         if inline != len(payload) - at:
             raise ProtocolError(
                 f"a message says it has {inline} bytes of data and has {len(payload) - at}"
             )
-    elif place > WHOLE or end_of(lengths) > capacity:
+    elif place > TOLD or end_of(lengths) > capacity:
         raise ProtocolError(
             f"a message says its data are in {capacity} bytes of a segment of kind {place} and "
             f"need {end_of(lengths)}"

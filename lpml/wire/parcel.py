@@ -11,7 +11,8 @@ from lpml.wire.carried import Carried
 from lpml.wire.codec import Encoded, decode
 from lpml.wire.frames import HEADER, Payload
 from lpml.wire.memory import File
-from lpml.wire.messages import INLINE, PRIVATE, WHOLE, Table, end_of, offsets, read_table
+from lpml.wire.messages import INLINE, PRIVATE, TOLD, WHOLE, Table, end_of, offsets, read_table
+from lpml.wire.references import Announced, Reference
 from lpml.wire.segments import LARGE, Receiver, Sender
 from lpml.wire.shared import Shared, content, received, received_whole
 
@@ -35,7 +36,11 @@ class Published(NamedTuple):
 
 
 def pack(
-    head: Head, name: bytes, value: bytes | Encoded | Published, sender: Sender | None
+    head: Head,
+    name: bytes,
+    value: bytes | Encoded | Published,
+    sender: Sender | None,
+    announced: Announced | None = None,
 ) -> bytes | Packed:
     """One message; just bytes where no files go with it.
 
@@ -44,6 +49,7 @@ def pack(
       name: of the method, before the body; else empty.
       value: is copied, so its memory may change afterwards.
       sender: the segments of the connection; `None` = no descriptor can travel over it.
+      announced: where none can, what the peer is told of and will fetch; `None` = it will not.
     """
     kind, flags, extra, call, seconds = head
     if type(value) is bytes:
@@ -54,7 +60,7 @@ def pack(
     flags |= frames.TABLE
     assert not isinstance(value, bytes)
     if sender is None:
-        return _whole((kind, flags, extra, call, seconds), name, value)
+        return _whole((kind, flags, extra, call, seconds), name, value, announced)
     if isinstance(value, Published):
         payload = name + value.table
         return Packed(
@@ -81,8 +87,11 @@ def pack(
     )
 
 
-def _whole(head: Head, name: bytes, value: Encoded | Published) -> bytes:
-    """A message that refers to nothing outside of it."""
+def _whole(
+    head: Head, name: bytes, value: Encoded | Published, announced: Announced | None
+) -> bytes:
+    """A message that refers to nothing outside of it but what is announced."""
+    place = WHOLE
     if isinstance(value, Published):
         table, _ = read_table(value.table, 0)
         view = memoryview(memory.map_readonly(value.files[0], table.capacity))
@@ -93,9 +102,12 @@ def _whole(head: Head, name: bytes, value: Encoded | Published) -> bytes:
     else:
         pieces = [memoryview(value.body), *value.buffers]
         entries, files = _entries(value.shared)
-        contents = [content(file, size) for file, (_, size) in zip(files, entries, strict=True)]
+        if announced is not None and entries:
+            announced.keep(value.shared)
+            place, files = TOLD, ()
+        contents = [content(file, size) for file, (_, size) in zip(files, entries, strict=False)]
     lengths = [piece.nbytes for piece in pieces]
-    packed = Table(WHOLE, False, 0, 0, lengths, entries).pack()
+    packed = Table(place, False, 0, 0, lengths, entries).pack()
     every = [memoryview(name), memoryview(packed), *pieces, *contents]
     return b"".join(frames.chunked(head, every))
 
@@ -125,14 +137,23 @@ def _entries(
 class Content:
     """A value that arrived and is not yet unpickled; holds what its bytes are in."""
 
-    __slots__ = ("_pieces", "_shared")
+    __slots__ = ("_pieces", "_shared", "_told")
 
-    def __init__(self, pieces: Sequence[memoryview], shared: Sequence[Carried]) -> None:
+    def __init__(
+        self,
+        pieces: Sequence[memoryview],
+        shared: Sequence[Carried],
+        told: Sequence[Reference] = (),
+    ) -> None:
         self._pieces = pieces
         self._shared = shared  # found by their ids while the value is unpickled
+        self._told = told
 
     def value(self) -> Any:
-        """The value. Raises whatever unpickling raises."""
+        """The value. Raises whatever unpickling and fetching raise."""
+        if self._told:
+            self._shared = [reference.fetch() for reference in self._told]
+            self._told = ()
         return decode(self._pieces[0], buffers=self._pieces[1:])
 
 
@@ -146,7 +167,7 @@ def open_message(payload: Payload, start: int, receiver: Receiver) -> Content:
       ProtocolError: the table is wrong or its memory is not there.
     """
     table, at = read_table(payload, start)
-    if table.place in (INLINE, WHOLE):
+    if table.place in (INLINE, WHOLE, TOLD):
         # A copy, so that arrays are writable and the body's memory is not kept for their sake.
         view = memoryview(payload)
         pieces = []
@@ -156,6 +177,8 @@ def open_message(payload: Payload, start: int, receiver: Receiver) -> Content:
             at += length
     else:
         pieces = receiver.find(table)
+    if table.place == TOLD:
+        return Content(pieces, (), [receiver.told(identity) for identity, _ in table.shared])
     shared: list[Shared[Any]] = []
     for identity, size in table.shared:
         if table.place == WHOLE:

@@ -15,6 +15,7 @@ from lpml.wire import memory
 from lpml.wire.book import Book
 from lpml.wire.memory import File
 from lpml.wire.messages import PRIVATE, Table, end_of, offsets
+from lpml.wire.references import Reference
 from lpml.wire.shared import Shared as Shared
 
 LARGE = 1 << 18
@@ -214,10 +215,16 @@ class Receiver:
     Args:
       release: called with the id of a segment when no array is in it any more, by whatever
         thread or garbage collection that happens in; must not take a lock.
+      told: what becomes of the id of a `Shared` value that is not sent; `None` = an error.
     """
 
-    def __init__(self, release: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        release: Callable[[int], None],
+        told: Callable[[bytes], Reference] | None = None,
+    ) -> None:
         self._release = release
+        self._told = told
         self._maps: dict[int, mmap.mmap] = {}
         self._live: dict[int, weakref.ref[object]] = {}  # {segment: what its arrays hold}
         self.files: deque[File] = deque()  # arrived and not yet asked for
@@ -236,6 +243,16 @@ class Receiver:
                 "(ulimit -n) reached?"
             )
         return self.files.popleft()
+
+    def told(self, identity: bytes) -> Reference:
+        """A `Shared` value that was not sent.
+
+        Raises:
+          ProtocolError: we have not said that we would fetch any.
+        """
+        if self._told is None:
+            raise ProtocolError("a message refers to a value that this process cannot fetch")
+        return self._told(identity)
 
     def find(self, table: Table) -> list[memoryview]:
         """The pieces of a message that lies in a segment.

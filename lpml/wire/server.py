@@ -9,8 +9,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, final
 
-from lpml.clock import Call
+from lpml.clock import Call, Clock
 from lpml.errors import ProtocolError, closest
+from lpml.service import MethodSpec
 from lpml.wire import frames
 from lpml.wire.courtesy import Courtesy
 from lpml.wire.dispatch import Dispatcher, Handler
@@ -20,6 +21,7 @@ from lpml.wire.parcel import opened
 from lpml.wire.poller import Poller
 from lpml.wire.pool import Pool
 from lpml.wire.session import Job, Session
+from lpml.wire.shared import FIND, find
 from lpml.wire.sockets import Connection, check_peer
 from lpml.wire.transfer import ROOM, take_files
 
@@ -73,6 +75,8 @@ class Server:
         self._poller = Poller()
         self._clock = dispatcher.scope.clock
         self._by_name = {name.encode(): each for name, each in dispatcher.handlers.items()}
+        if remote is not None:
+            self._by_name[FIND.encode()] = _finder(self._clock)
         self._inline = dispatcher.all_serial
         self._tick = _TICK if self._inline else _TICK_MIXED
         self._pool = Pool(f"lpml-{dispatcher.node}")
@@ -350,9 +354,9 @@ class Server:
     # Frames.
 
     def _handle(self, session: Session, frame: Frame) -> None:
-        kind, _, extra, identity, _, payload = frame
+        kind, flags, extra, identity, _, payload = frame
         if session.caller is None:
-            session.caller = frames.read_hello(frame)
+            session.greet(frames.read_hello(frame), flags)
         elif kind == frames.CANCEL:
             job = session.jobs.get(identity)
             if job is not None:
@@ -396,6 +400,13 @@ class Server:
                 )
             )
         return handler
+
+
+def _finder(clock: Clock) -> Handler:
+    """The method by which readers on other hosts fetch the values that they were told of."""
+    finder = Handler(FIND, find, MethodSpec("concurrent", idempotent=True), clock)
+    finder.simple, finder.whole = False, True  # it takes time: not in the thread of the loop
+    return finder
 
 
 def _warn(message: str, *args: object) -> None:

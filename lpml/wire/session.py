@@ -14,6 +14,7 @@ from lpml.wire.dispatch import Handler
 from lpml.wire.frames import Decoder, Payload
 from lpml.wire.memory import File
 from lpml.wire.parcel import Content, Packed
+from lpml.wire.references import Announced
 from lpml.wire.segments import Receiver, Sender
 from lpml.wire.sockets import Connection
 from lpml.wire.transfer import send_with_files
@@ -66,6 +67,7 @@ class Session:
         # Descriptors travel only within a host.
         local = isinstance(connection, socket.socket)
         self.sender = Sender(partial(self._tell, frames.FORGET)) if local else None
+        self.announced: Announced | None = None  # None = values are sent, with each message
         self.pending = _nothing if isinstance(connection, socket.socket) else connection.pending
         """Whether something came of which the poller knows nothing."""
         self.receiver = Receiver(partial(self._tell, frames.RELEASE))
@@ -75,13 +77,20 @@ class Session:
         self._send = connection.send
         self._input = self._mask = poller.IN
 
+    def greet(self, caller: str, flags: int) -> None:
+        """The client said hello."""
+        self.caller = caller
+        if flags & frames.FETCHES and self.sender is None:
+            self.announced = Announced()
+
     def memory(self, kind: int, identity: int, payload: Payload) -> None:
-        """A message about segments."""
-        del payload
+        """A message about segments, or about a value that the client was told of."""
         if kind == frames.RELEASE and self.sender is not None:
             self.sender.given_back(identity)
         elif kind == frames.FORGET:
             self.receiver.forget(identity)
+        elif kind == frames.FETCHED and self.announced is not None:
+            self.announced.drop(bytes(payload))
 
     def _tell(self, kind: int, segment: int) -> None:
         """Goes with the next message. Takes no lock: the garbage collector may call it."""
@@ -185,6 +194,8 @@ class Session:
             if self.sender is not None:
                 self.sender.close()
             self.receiver.close()
+            if self.announced is not None:
+                self.announced.clear()
         for job in list(self.jobs.values()):
             job.call.cancel()
 

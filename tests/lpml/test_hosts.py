@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lpml
@@ -24,6 +25,7 @@ from lpml.launchers.hosts import HostsLauncher
 from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.record.folder import RunFolder
+from lpml.wire import shared
 
 ROOT = Path(__file__).resolve().parents[2]
 OCCUPY = """
@@ -120,11 +122,33 @@ class Subprocesses(Cluster):
         agent.agent.close()
 
 
+class Members(Subprocesses):
+    """Hosts that call each other over TLS, as those of a real cluster do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from lpml.wire.authority import Authority
+
+        self._authority = Authority("test")
+
+    def join(self, host: str) -> Membership:
+        return Membership(self._authority.issue(host), "127.0.0.1")
+
+
 class Launcher(HostsLauncher):
     """On the subprocesses."""
 
+    cluster: type[Subprocesses] = Subprocesses
+
     def __init__(self, plan: Plan, folder: RunFolder, sockets: Path) -> None:
-        super().__init__(plan, folder, sockets, Subprocesses())
+        super().__init__(plan, folder, sockets, self.cluster())
+
+
+@pytest.fixture
+def members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hosts are members of a run."""
+    pytest.importorskip("cryptography", reason="needs the extra ray")
+    monkeypatch.setattr(Launcher, "cluster", Members)
 
 
 @pytest.fixture
@@ -231,6 +255,81 @@ def test_groups_grow_and_shrink_over_hosts(start: Callable[..., Run]) -> None:
         run.scale("worker", 1)
         assert until(lambda: len(run.status().nodes) == 1)
     assert run.folder.metrics_file("worker/2").exists()
+
+
+class Parameters:
+    """Publishes 2 MB, as often as it is told to."""
+
+    def __init__(self) -> None:
+        self._shared = lpml.Shared(np.zeros(500_000, np.float32))
+
+    def pull(self) -> lpml.Shared[Any]:
+        return self._shared
+
+    def items(self) -> Iterator[lpml.Shared[Any]]:
+        for value in range(3):
+            yield lpml.Shared(np.full(500_000, value, np.float32))
+
+    def set(self, value: float) -> None:
+        self._shared = lpml.Shared(np.full(500_000, value, np.float32))
+
+    def alive(self) -> int:
+        """How many values this process has."""
+        return len(shared._known)
+
+
+class Pulls:
+    """Reads them."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+
+    def pull(self) -> tuple[float, tuple[int, int]]:
+        """The first number, and which file it is in."""
+        value = self._parameters.pull()
+        found = os.fstat(value.file.fd)
+        return float(value.value[0]), (found.st_dev, found.st_ino)
+
+    def items(self) -> list[float]:
+        return [float(each.value[0]) for each in lpml.stream(self._parameters.items)]
+
+
+def readers() -> lpml.Program:
+    """Parameters on host a, and readers on both: of every second index on b."""
+    program = lpml.Program("readers")
+    parameters = program.add_node(lpml.Node(Parameters), label="parameters")
+    with program.group("reader"):
+        for _ in range(8):
+            program.add_node(lpml.Node(Pulls, parameters))
+    return program
+
+
+@pytest.mark.usefixtures("members")
+def test_a_snapshot_comes_to_each_host_once(start: Callable[..., Run]) -> None:
+    with start(readers()) as run:
+        clients = [run.client(f"reader/{index}") for index in range(8)]
+        with lpml.deadline(30.0):
+            for value in range(3):
+                run.client("parameters/0").set(value)
+                futures = [lpml.future(client.pull) for client in clients]
+                found = [future.result() for future in futures]
+                assert {number for number, _ in found} == {value}
+                assert len({file for _, file in found}) == 2  # one here, and one there
+            assert [client.items() for client in clients] == [[0.0, 1.0, 2.0]] * 8
+            assert until(lambda: run.client("parameters/0").alive() <= 2)
+
+
+@pytest.mark.usefixtures("members")
+def test_without_a_relay_each_reader_asks_the_owner(start: Callable[..., Run]) -> None:
+    with start(readers()) as run:
+        for agent in Subprocesses.last.agents.values():
+            assert agent.agent._relay is not None
+            agent.agent._relay.close()
+        clients = [run.client(f"reader/{index}") for index in range(8)]
+        with lpml.deadline(30.0):
+            found = [client.pull() for client in clients]
+        assert {number for number, _ in found} == {0.0}
+        assert len({file for _, file in found}) == 5
 
 
 def test_a_host_that_does_not_see_the_run_folder_says_so(
