@@ -22,7 +22,7 @@ help:
 	@echo "make check        style and types only"
 	@echo "make format       rewrites the sources in the style that check wants"
 	@echo "make bench        measures lpml, and the peers that are installed, side by side"
-	@echo "make bench-cluster  measures what strangers at the door cost honest callers, over TLS too"
+	@echo "make bench-cluster  measures calls between hosts beside Ray, and what strangers at the door cost"
 	@echo "make bench-peers  builds the environments of the peers (Launchpad needs Python 3.10)"
 	@echo "make clean        removes the environments and what was built"
 	@echo "ARGS='...' goes to 'lpml run dqn', 'digits' or to the benchmarks; PYTEST='-k name' to pytest;"
@@ -65,6 +65,7 @@ bench: .venv/.has-dev
 	$(python) -m benchmarks.host_simulators $(ARGS)
 
 bench-cluster: .venv-ray/.has-ray
+	.venv-ray/bin/python -m benchmarks.cluster $(ARGS)
 	.venv-ray/bin/python -m benchmarks.credentials $(ARGS)
 
 bench-peers: .venv-launchpad/.has-peers .venv-peers/.has-peers .venv-reverb/.has-peers \
