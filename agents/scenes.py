@@ -15,7 +15,8 @@ from lpml.agents.jax_environments.drawing import Picture
 from lpml.agents.serial import Outcome
 from lpml.errors import UsageError
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec
-from lpml.nodes.simulation import AbstractDrawn, replay_keys
+from lpml.nodes.simulation import AbstractDrawn, AbstractSimulation, replay_keys
+from lpml.nodes.simulator import VectorSimulator
 
 _SMALLEST = 160  # pixels; smaller observations are shown larger
 
@@ -48,8 +49,9 @@ class AbstractScene(ABC):
 def make_scene(name: str) -> AbstractScene:
     """The environment of this name, in the first of these ways that there is.
 
-    lpml's own simulation of that name draws itself; gymnasium's draws by `rgb_array`; where
-    observations are pictures, they are shown.
+    lpml's own simulation of that name draws itself, as does that of a `VectorSimulator` which a
+    function of yours makes; gymnasium's draws by `rgb_array`; where observations are pictures, they
+    are shown.
 
     Args:
       name: as `make_environment` takes it.
@@ -60,14 +62,10 @@ def make_scene(name: str) -> AbstractScene:
     source, _, own = name.rpartition("/")
     simulated = name if is_simulation(name) else f"jax/{own}"
     if is_simulation(name) or (source in ("", "lpml") and simulated in SIMULATIONS):
-        environment = simulation_named(simulated)
-        if isinstance(environment, AbstractDrawn):
-            return SimulatedScene(environment)
-        raise UsageError(
-            f"environment {name!r} has no way to draw it: its simulation is no "
-            "lpml.nodes.simulation.AbstractDrawn, which has a method render(state)"
-        )
+        return _simulated(simulation_named(simulated), name)
     made = make_environment(name, 1, 0)
+    if isinstance(made, VectorSimulator):
+        return _simulated(made.environment, name)
     if _is_picture(made.spec.observation):
         return SeenScene(made)
     made.close()
@@ -79,6 +77,16 @@ def make_scene(name: str) -> AbstractScene:
     from lpml.agents.gym import make_drawn
 
     return GymScene(*make_drawn(name))
+
+
+def _simulated(environment: AbstractSimulation, name: str) -> SimulatedScene:
+    """A simulation as a scene, if it draws itself."""
+    if isinstance(environment, AbstractDrawn):
+        return SimulatedScene(environment)
+    raise UsageError(
+        f"environment {name!r} has no way to draw it: its simulation is no "
+        "lpml.nodes.simulation.AbstractDrawn, which has a method render(state)"
+    )
 
 
 @final

@@ -75,7 +75,7 @@ class VectorSimulator(AbstractEnvironment):
         length: int = 32,
         device: jax.Device | None = None,
     ) -> None:
-        check_memory(environment, num_envs)
+        check_memory(environment, num_envs, length=0 if policy is None else length)
         self._device = device
         self._environment = environment
         self._num_envs = num_envs

@@ -5,6 +5,7 @@ A picture is uint8 `[H, W, 3]`; places are `(x, y)` in pixels, y downward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -65,6 +66,34 @@ def board(cells: npt.NDArray[np.integer], colours: dict[int, Colour], side: int)
         colour = colours[int(cells[row, column])]
         box(picture, (column * side + 2, row * side + 2), (side - 3, side - 3), colour)
     return picture
+
+
+def shaded(values: npt.NDArray[np.floating], side: int) -> Picture:
+    """A picture of a board of brightness `[rows, columns]`: from paper, 0, to ink, 1.
+
+    Args:
+      values: in [0, 1].
+      side: of a cell, in pixels.
+    """
+    picture = paper(values.shape[0] * side + 1, values.shape[1] * side + 1)
+    cover = np.clip(values, 0.0, 1.0).repeat(side, 0).repeat(side, 1)
+    _blend(picture[:-1, :-1], cover, INK)
+    picture[::side] = GREY
+    picture[:, ::side] = GREY
+    return picture
+
+
+def beside(pictures: Sequence[Picture], gap: int) -> Picture:
+    """Pictures in a row, their upper edges in line, with paper between them."""
+    joined = paper(
+        max(picture.shape[0] for picture in pictures),
+        sum(picture.shape[1] + gap for picture in pictures) - gap,
+    )
+    left = 0
+    for picture in pictures:
+        joined[: picture.shape[0], left : left + picture.shape[1]] = picture
+        left += picture.shape[1] + gap
+    return joined
 
 
 def _blend(picture: Picture, cover: npt.NDArray[np.floating], colour: Colour) -> None:

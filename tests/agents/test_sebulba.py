@@ -7,19 +7,24 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lpml.agents import make_environment
 from lpml.agents.catch import Catch
 from lpml.agents.dqn import DQNBuilder
+from lpml.agents.jax_environments import catch
 from lpml.agents.sebulba import Sebulba
-from lpml.errors import UsageError
+from lpml.errors import NotFinite, UsageError
+from lpml.nodes import AbstractSimulation, VectorSimulator, replay_keys
 from lpml.nodes.environment import AbstractEnvironment
+from lpml.nodes.simulation import begin
 from tests.agents.tiny_windows import WindowBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +140,44 @@ def test_a_fault_of_an_environment_ends_the_node(alone: Any) -> None:
     node = Sebulba(WINDOWS, make, **alone)
     with pytest.raises(Broken, match="the environment broke"):
         node.run()
+
+
+@dataclass(frozen=True)
+class Breaking(AbstractSimulation):
+    """Catch whose ball is nowhere after three steps of an episode."""
+
+    catch: catch.Catch = field(default_factory=catch.Catch)
+
+    @property
+    def spec(self) -> Any:
+        return self.catch.spec
+
+    def reset(self, key: jax.Array) -> tuple[Any, Any]:
+        return self.catch.reset(key)
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> Any:
+        new, observation, *rest = self.catch.step(state, action, key)
+        return new, jnp.where(new.row >= 3, jnp.nan, observation), *rest
+
+
+def test_a_simulator_that_breaks_is_named_with_a_seed_that_replays_it(alone: Any) -> None:
+    def make(num_envs: int, seed: int) -> VectorSimulator:
+        return VectorSimulator(Breaking(), num_envs, seed)
+
+    node = Sebulba(WINDOWS, make, seed=4, **alone)
+    with pytest.raises(NotFinite, match=r"environment 0 of 8 \(jax/Catch, seed 4\)") as caught:
+        node.run()
+    assert "after step 3 of its episode" in str(caught.value)
+    seed = int(str(caught.value).split("replay_keys(")[1].split(",")[0])
+    lanes = begin(Breaking(), 8, 4)
+    assert seed == int(lanes.seed[0])
+    state, _ = Breaking().reset(replay_keys(seed, 0))
+    assert int(state.column) == int(lanes.state.column[0])
+
+
+def test_more_environments_than_memory_holds_are_refused_with_an_estimate(alone: Any) -> None:
+    with pytest.raises(UsageError, match=r"num_envs=8000000000 take \d+\.\d GiB .* leave half"):
+        Sebulba(WINDOWS, ON_DEVICE, num_envs=8_000_000_000, **alone)
 
 
 def test_one_device_is_shared_and_the_log_says_so(

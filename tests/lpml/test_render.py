@@ -19,8 +19,10 @@ from lpml.agents.builder import AbstractBuilder
 from lpml.agents.dqn import DQNBuilder, DQNConfig
 from lpml.agents.ppo import PPOBuilder, PPOConfig
 from lpml.agents.rendering import render
+from lpml.agents.scenes import make_scene
 from lpml.cli.main import main
 from lpml.nodes.compiling import run_once
+from lpml.programs.world_and_labels.program import WORLDS
 from lpml.record.folder import RunFolder
 
 DQN = DQNBuilder(DQNConfig(hidden_sizes=(4,)))
@@ -112,6 +114,26 @@ def test_every_step_of_an_episode_becomes_a_frame(
     assert duration(made.file) == 30 * (made.steps[0] + 1) > 100
     assert {frame.shape for frame in shown} == {(*size, 3)}
     assert any((frame != shown[0]).any() for frame in shown[1:])
+
+
+def test_a_world_in_snow_is_drawn_beside_what_the_agent_sees_of_it(tmp_path: Path) -> None:
+    shown = {}
+    for world in ("snowy/Catch", "snowy/GridWorld"):
+        (folder := tmp_path / world).mkdir(parents=True)
+        policy = load_policy(leave(folder, WORLDS[world], DQN))
+        made = render(policy, folder / "policy.png", max_steps=3, seed=3)
+        shown[world] = frames(made.file)[0]
+    assert shown["snowy/Catch"].shape == (201, 4 * (2 * 101 + 20) + 3 * 4, 3)
+    assert shown["snowy/GridWorld"].shape == (145, 4 * (3 * 145 + 2 * 24) + 3 * 4, 3)
+    scene = make_scene(WORLDS["snowy/Catch"])
+    seen = scene.reset(3)
+    first = scene.draw()
+    plain = make_scene("jax/Catch")
+    plain.reset(3)
+    np.testing.assert_array_equal(first[:, :101], plain.draw())
+    middles = first[10:200:20, 101 + 20 + 10 :: 20, 0]  # of the cells
+    np.testing.assert_array_equal(middles == middles.min(), seen == 1)
+    assert len(np.unique(middles)) > 20, "snow is as grey as it is bright"
 
 
 def test_a_strip_has_a_row_for_each_episode_and_the_seed_decides(tmp_path: Path) -> None:

@@ -151,6 +151,13 @@ def test_agents_and_numbers_that_do_not_fit_are_refused() -> None:
             on_device.program(agent, "Pendulum-v1")
 
 
+def test_more_environments_than_memory_holds_are_refused_with_an_estimate() -> None:
+    with pytest.raises(
+        lpml.UsageError, match=r"num_envs=8000000000 take \d+\.\d GiB .* leave half"
+    ):
+        Fused(SMALL, Catch(), num_envs=8_000_000_000, devices=jax.devices()[:1])
+
+
 def test_what_is_given_wins_over_what_is_known_of_the_environment() -> None:
     builder = on_device.make_builder(
         "ppo", "jax/CartPole-v1", 24, PPOConfig(minibatches=2), ImpalaConfig()
