@@ -5,10 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import SupportsFloat, final
+from typing import TYPE_CHECKING, SupportsFloat, final
 
 from lpml.clock import Clock, RealClock, current_scope, find_scope
+from lpml.errors import UsageError
+from lpml.record.folder import RunFolder, file_stem
 from lpml.record.metrics import MetricsWriter
+
+if TYPE_CHECKING:
+    from lpml.record.journal import Journal, Record
 
 
 def _nothing(reason: str) -> None:
@@ -124,6 +129,9 @@ class Context:
         self._metrics: dict[str, float] = {}
         self._progress: tuple[float, float | None] | None = None
         self._writer: MetricsWriter | None = None
+        self._keeps_journal = False
+        self.journal_file: Journal | None = None
+        """Used by lpml, not by services."""
 
     @property
     def should_stop(self) -> bool:
@@ -167,6 +175,42 @@ class Context:
         """Reports how far the node's work is; the live view shows a bar where `total` is known."""
         self._progress = (done, total)
 
+    def keep_journal(self) -> None:
+        """Says that this node journals: if it dies, it alone is replaced, exactly as it was.
+
+        Called in the constructor of a service with `save`, `restore` and `redo`. From then on it
+        gives each change of its state to `journal`, before it makes it.
+        """
+        self._keeps_journal = True
+        if self.directory is not None and self.journal_file is None:
+            from lpml.record.journal import Journal
+
+            folder = RunFolder(self.directory).journals
+            self.journal_file = Journal(folder, file_stem(self.name))
+
+    def journal(self, record: Record) -> None:
+        """Records a change of the state of this node. Outlives its process.
+
+        Call it before the change is made, under the lock under which it is made and saved, so that
+        records are in the order of the changes. Where there is no run, nothing is recorded.
+
+        Args:
+          record: bytes, or a sequence of buffers whose bytes are joined; `redo` gets it as bytes.
+
+        Raises:
+          LaunchError: the machine refuses, for lack of room say. Then do not make the change, and
+            let the caller know: nothing of it is in the journal.
+          NodeUnavailable: the node has ended.
+          UsageError: it was not said in the constructor that there is a journal, or it is called
+            there or in `redo`.
+        """
+        if not self._keeps_journal:
+            raise UsageError(
+                f"{self.name} has no journal; call lpml.context().keep_journal() in its constructor"
+            )
+        if self.journal_file is not None:
+            self.journal_file.append(record)
+
     @property
     def latest_metrics(self) -> Mapping[str, float]:
         """The last value of each metric."""
@@ -179,7 +223,9 @@ class Context:
         return self._progress
 
     def close(self) -> None:
-        """Flushes and closes what `log` opened."""
+        """Flushes and closes what `log` and `journal` opened."""
+        if self.journal_file is not None:
+            self.journal_file.close()
         with self._lock:
             if self._writer is not None:
                 self._writer.close()

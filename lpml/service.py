@@ -49,6 +49,11 @@ class Interface:
         """Whether it is `Checkpointable`: it has `save` and `restore`."""
         return "save" in self.methods and "restore" in self.methods
 
+    @property
+    def redoes(self) -> bool:
+        """Whether it has what a journal needs: `save`, `restore` and `redo`."""
+        return self.stateful and "redo" in self.methods
+
 
 def _mark(method: Callable[P, R], **changes: Any) -> Callable[P, R]:
     spec = getattr(method, _MARK, MethodSpec())

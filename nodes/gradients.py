@@ -83,6 +83,31 @@ def compiled_update(
     return jitted  # type: ignore[no-any-return]  # jax.jit forgets the signature
 
 
+def bytes_of_flat(flat: Flat) -> list[memoryview]:
+    """The numbers of a `Flat`, one buffer for each of its vectors; not copied on the CPU."""
+    return [np.ascontiguousarray(vector).view(np.uint8).data for vector in flat.vectors]
+
+
+def flat_of_bytes(content: bytes, like: Flat) -> Flat:
+    """What `bytes_of_flat` gave, of a `Flat` that is laid out as `like`.
+
+    Raises:
+      ValueError: it was laid out otherwise.
+    """
+    sizes = [vector.nbytes for vector in like.vectors]
+    if len(content) != sum(sizes):
+        raise ValueError(
+            f"a record of {len(content)} bytes is no gradient of these parameters, which have "
+            f"{sum(sizes)}: the journal is of a server with others"
+        )
+    ends = np.cumsum(sizes)
+    vectors = tuple(
+        np.frombuffer(content[end - size : end], vector.dtype)
+        for vector, size, end in zip(like.vectors, sizes, ends, strict=True)
+    )
+    return Flat(vectors, like.layout)
+
+
 def weighted_mean(gradients: list[tuple[Flat, float]]) -> Flat:
     """The mean of gradients by their weights, summed in the order given."""
     total = sum(weight for _, weight in gradients)

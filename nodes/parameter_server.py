@@ -15,7 +15,14 @@ import optax
 import lpml
 from lpml.nodes.consistency import Asynchronous, Consistency
 from lpml.nodes.flat import Flat
-from lpml.nodes.gradients import checked, compiled_update, flat_params, weighted_mean
+from lpml.nodes.gradients import (
+    bytes_of_flat,
+    checked,
+    compiled_update,
+    flat_of_bytes,
+    flat_params,
+    weighted_mean,
+)
 from lpml.nodes.membership import Membership
 from lpml.nodes.roles import (
     AbstractParameterServer,
@@ -54,6 +61,9 @@ class ParameterServer(AbstractParameterServer):
       max_updates: after this many, gradients are dropped and snapshots are `final`; `None` = never.
       lease: seconds of silence after which a worker is taken for departed. Several times what a
         gradient takes, compilation included. `None` = never.
+      journal: writes each gradient to the run folder before it is applied, so that a server that
+        dies is replaced alone and has every update that was acknowledged. `params` must then be
+        the same at each call, if it is a function.
 
     Example:
       >>> import numpy as np
@@ -71,6 +81,7 @@ class ParameterServer(AbstractParameterServer):
         mode: Consistency = Asynchronous(),  # noqa: B008  # frozen, so one for all is safe
         max_updates: int | None = None,
         lease: float | None = 60.0,
+        journal: bool = False,
     ) -> None:
         if max_updates is not None and max_updates < 0:
             raise ValueError(
@@ -78,6 +89,10 @@ class ParameterServer(AbstractParameterServer):
             )
         if lease is not None and not lease > 0:
             raise ValueError(f"ParameterServer(lease={lease}): give seconds above 0, or None")
+        self._journal: Callable[[list[memoryview]], None] | None = None
+        if journal:
+            lpml.context().keep_journal()
+            self._journal = lpml.context().journal
         self._clock = lpml.context().clock
         self._changed = self._clock.condition()  # guards all that follows
         self._rules = mode.rules()
@@ -171,6 +186,12 @@ class ParameterServer(AbstractParameterServer):
             self._rules.close()
             self._changed.notify_all()
 
+    def redo(self, record: bytes) -> None:
+        """Makes an update that was journaled once more: bit-equal, by what made it first."""
+        grads = flat_of_bytes(record, self._params)
+        with self._changed:
+            self._update_by(grads)
+
     # All below is called with the lock held.
 
     @property
@@ -205,6 +226,11 @@ class ParameterServer(AbstractParameterServer):
         self._changed.notify_all()
 
     def _apply(self, grads: Flat) -> None:
+        if self._journal is not None:
+            self._journal(bytes_of_flat(grads))  # first: what cannot be written is not applied
+        self._update_by(grads)
+
+    def _update_by(self, grads: Flat) -> None:
         self._params, self._opt_state = self._update(self._params, self._opt_state, grads)
         self._version += 1
 

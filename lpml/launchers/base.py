@@ -26,7 +26,7 @@ class Event:
     """What happened to a node, or what it asks.
 
     `stop_program` carries the reason of a node that ends the program; `cut` is an answer to an
-    order of a checkpoint; the others are events of the supervisor.
+    order of a checkpoint, `long_journal` asks for one; the others are events of the supervisor.
     """
 
     what: Literal[
@@ -39,12 +39,15 @@ class Event:
         "overdue",
         "stop_program",
         "cut",
+        "long_journal",
     ]
     node: str
     at: float
     text: str = ""
     traceback: str = ""
     has_run: bool = False
+    journaled: bool = False
+    """Of a node that is ready: it keeps a journal."""
     consequence: bool = False
     hopeless: bool = False
     clean: bool = True

@@ -15,6 +15,7 @@ from lpml.clock import current_clock
 from lpml.errors import LaunchError
 from lpml.launchers.base import Event
 from lpml.launchers.cutorder import CutOrder
+from lpml.launchers.decisions import Decision
 from lpml.launchers.names import version
 from lpml.launchers.plan import Plan
 from lpml.launchers.supervisor import Supervisor
@@ -118,7 +119,9 @@ class Checkpointing:
         return self._due if waits and self._scheduled else None
 
     def heard(self, event: Event, now: float) -> None:
-        """An event of a node: an answer to an order, or its end."""
+        """An event of a node: an answer to an order, its end, or that it should be saved."""
+        if event.what == "long_journal":
+            self.request(CutRequest())
         if self._cut is None:
             return
         if event.what == "cut" and event.number == self._cut.number:
@@ -143,6 +146,16 @@ class Checkpointing:
             self._begin(now, last=True)
         if phase not in ("running", "saving", "stopping"):
             self._answer(self._requests, "the program is stopping")
+
+    def decided(self, decisions: list[Decision]) -> None:
+        """Before decisions are carried out: nodes that are set back have nothing to redo."""
+        if any(decision.afresh for decision in decisions):
+            self._checkpoints.forget_journals()
+
+    def close(self) -> None:
+        """The run has ended: who resumes it goes on from its last cut, and redoes nothing."""
+        if self._folder.journals.exists():
+            self._checkpoints.forget_journals()
 
     @property
     def last_is_over(self) -> bool:

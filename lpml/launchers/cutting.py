@@ -20,6 +20,7 @@ from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.local import Door
 
 _LOOK = 0.001  # seconds between two looks
+_TRIES = 5  # at a state of which nothing was journaled since
 _STUCK = 0.1  # seconds in one call after which a loop is taken to wait for others
 _STUCK_STATELESS = 0.5  # no restore takes back what such a loop did before: be sure that it waits
 _CALLING = (f"{os.sep}lpml{os.sep}wire{os.sep}", f"{os.sep}lpml{os.sep}clock.py")
@@ -84,7 +85,7 @@ class Cutting:
         if order.what == "shut":
             return self._shut(monotonic() + order.patience)
         if order.what == "save":
-            return self._save()
+            return self._save(order.number)
         return self._write(order)
 
     def _hold(self, end: float) -> str:
@@ -110,7 +111,7 @@ class Cutting:
                 return f"a call of {', '.join(inside)} goes on, and does not wait on its clock"
         return "quiet"
 
-    def _save(self) -> str:
+    def _save(self, number: int) -> str:
         points = self._context.safe_points
         if self._call is not None and _call_of(points.loop) is not self._call:
             return "its loop went on, since a call that it waited in was answered"
@@ -118,9 +119,16 @@ class Cutting:
             return "it was released"
         from lpml.record import trees
 
+        journal = self._context.journal_file
         with entered(self._context):
-            self._copy = trees.copied(self._door.service.save())
-        return "copied"
+            for _ in range(_TRIES):
+                written = 0 if journal is None else journal.written
+                copy = trees.copied(self._door.service.save())
+                # A call inside that waits on the clock may wake, and journal.
+                if journal is None or journal.turn(number, written):
+                    self._copy = copy
+                    return "copied"
+        return "its state changed each time that it was saved"
 
     def _write(self, order: CutOrder) -> str:
         self._call = None

@@ -76,6 +76,7 @@ class NodeRecord:
     alive: bool = False
     working: bool = True  # its constructor or its run() has not ended
     has_run: bool = False
+    journaled: bool = False  # an attempt of its kept a journal, so another will redo it
     asked: bool = False
     closed: bool = False
     closed_at: float = 0.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from lpml import wire
 from lpml.context import Context, entered
-from lpml.errors import ProgramStopped
+from lpml.errors import ProgramStopped, UsageError
 from lpml.graph import pickling
 from lpml.launchers import exits
 from lpml.launchers.base import Event, NodeReport
@@ -24,6 +24,7 @@ from lpml.wire.server import Remote
 if TYPE_CHECKING:
     from lpml.launchers.cutorder import CutOrder
     from lpml.launchers.cutting import Cutting
+    from lpml.record.journal import Journal
 
 SWITCH_INTERVAL = 0.0005  # seconds; in a node that both runs and serves, or replies wait 5 ms
 
@@ -93,6 +94,9 @@ class Host:
             if self.state and self._interface.stateful:
                 doing = "restoring it from its checkpoint"
                 _restore(built, Path(self.state))
+            if self.context.journal_file is not None:
+                doing = "redoing its journal"
+                self._redo(built, self.context.journal_file)
             run = getattr(built, "run", None)
             self._serve(built, has_run=callable(run))
             if not callable(run):
@@ -117,6 +121,17 @@ class Host:
                 return
         self._report(Event("returned", self.name, time.monotonic()))
 
+    def _redo(self, built: Any, journal: Journal) -> None:
+        from lpml.record.checkpoints import number_of
+
+        if not self._interface.redoes:
+            raise UsageError(
+                f"{self._interface.service} keeps a journal and has not all of save(), "
+                "restore(state) and redo(record), without which it is of no use; add them"
+            )
+        ask = Event("long_journal", self.name, time.monotonic())
+        journal.begin(number_of(self.state), built.redo, lambda: self._report(ask))
+
     def _serve(self, built: object, has_run: bool) -> None:
         interface = self._interface
         if has_run and interface.methods and self._listener is not None:
@@ -124,7 +139,9 @@ class Host:
         with self._lock:
             if self._over:
                 raise ProgramStopped("the node was closed while it started")
-            self._report(Event("ready", self.name, time.monotonic(), has_run=has_run))
+            journaled = self.context.journal_file is not None
+            now = time.monotonic()
+            self._report(Event("ready", self.name, now, has_run=has_run, journaled=journaled))
             dispatcher = self.door.open(built)
             if self._listener is not None:
                 self._server = wire.Server(dispatcher, self._listener, self._remote)

@@ -13,7 +13,7 @@ from lpml.record.folder import RunFolder
 
 
 def prepare(plan: Plan, path: Path | str) -> tuple[RunFolder, Checkpoint]:
-    """The folder, and the cut to go on from; what was logged after the cut is undone.
+    """The folder, and the cut to go on from; what was logged and journaled after it is undone.
 
     Stateless nodes may be more or fewer than they were.
 
@@ -38,6 +38,7 @@ def prepare(plan: Plan, path: Path | str) -> tuple[RunFolder, Checkpoint]:
             "give the program, and the arguments, that the run was started with"
         )
     Checkpoints(folder).undo_metrics(cut)
+    Checkpoints(folder).forget_journals()
     shutil.rmtree(folder.tensorboard, ignore_errors=True)  # made anew from the metrics
     return folder, cut
 

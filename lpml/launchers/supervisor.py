@@ -21,6 +21,7 @@ from typing import Literal, final
 from lpml.launchers.decisions import Accident, Decision, Failure, NodeRecord
 from lpml.launchers.groups import Groups
 from lpml.launchers.names import NodeState, OutcomeState
+from lpml.launchers.reach import Reach
 from lpml.launchers.restarts import Budget
 from lpml.launchers.starting import Starting
 from lpml.launchers.stopping import Stop
@@ -45,7 +46,7 @@ class Supervisor:
       stop_timeout: seconds from the first sign of the stop to the last kill.
       policies: `{node: policy}`; a node that is not in it is never restarted.
       units: `{node: unit}`: nodes of one unit die together, and start again together.
-      stateful: nodes whose state is saved; if one is restarted, the whole run is set back.
+      stateful: nodes whose state is saved; `Reach` says what that means for a restart.
       attempts: `{node: attempts before}`; 0 where it says nothing.
     """
 
@@ -67,8 +68,6 @@ class Supervisor:
         """How the run has gone so far."""
         self.saves_at_the_end = False
         """Whether a stop waits for a last cut (`saved`) before nodes are told to end."""
-        self._units = dict(units or {})
-        self._stateful = frozenset(stateful)
         self._nodes = {
             name: NodeRecord(
                 Budget(policies.get(name, Restart.never())), attempt=(attempts or {}).get(name, 0)
@@ -76,6 +75,7 @@ class Supervisor:
             for name in nodes
         }
         self._restarts = any(policy.when != "never" for policy in policies.values())
+        self._reach = Reach(self._nodes, units or {}, stateful)
         self._groups = Groups(self._nodes)  # nodes that are about to start again
         self._leaving: list[Stop] = []  # nodes that leave while the program goes on
         self._first_attempts = dict(attempts or {})
@@ -144,8 +144,7 @@ class Supervisor:
         else:
             self._nodes[node] = NodeRecord(Budget(policy))
             self._restarts = self._restarts or policy.when != "never"
-            if unit is not None:
-                self._units[node] = unit
+            self._reach.join(node, unit)
         return self._start([node], now)
 
     def leave(self, node: str, now: float) -> list[Decision]:
@@ -164,7 +163,9 @@ class Supervisor:
         self._nodes[node].begun_at = now
         return []
 
-    def ready(self, node: str, now: float, *, has_run: bool) -> list[Decision]:
+    def ready(
+        self, node: str, now: float, *, has_run: bool, journaled: bool = False
+    ) -> list[Decision]:
         """The constructor returned; the node serves, and works on if it has a `run()`."""
         self._ticked = now
         known = self._nodes[node]
@@ -174,6 +175,7 @@ class Supervisor:
         known.ready_at = now
         known.has_run = has_run
         known.working = has_run
+        known.journaled = journaled
         return self._advance(now)
 
     def returned(self, node: str, now: float) -> list[Decision]:
@@ -183,10 +185,10 @@ class Supervisor:
         if known.state not in ("starting", "running"):
             return self._advance(now)
         known.working = False
-        again = self._stop is None and not known.left and node not in self._stateful
+        again = self._stop is None and not known.left and not self._reach.is_stateful(node)
         if again and known.budget.covers(failed=False):
             pause = known.budget.spend(_served(known, now))
-            others = self._groups.gather(node, self._unit_of(node), pause, now)
+            others = self._groups.gather(node, self._reach.unit_of(node), pause, now)
             return others or [Decision("retire", node)]
         known.state = "stopped" if known.left or self._stop is not None else "finished"
         return self._advance(now)
@@ -314,16 +316,11 @@ class Supervisor:
             return []
         budget = known.budget
         covered = self._stop is None and not failure.hopeless and budget.covers(failed=True)
-        if covered and (name not in self._stateful or self.has_cut):
-            back = name in self._stateful
+        again = self._reach.of(name)
+        if covered and (self.has_cut or not again.back):
             pause = budget.spend(_served(known, now))
-            what = f"{budget.words} in {pause:g} s"
-            if back:
-                what += ", and the whole run is set back to its last checkpoint"
-            self.verdict.survive(Accident(failure, what))
-            present = tuple(other for other, node in self._nodes.items() if not node.left)
-            names = present if back else self._unit_of(name)
-            return self._groups.gather(name, names, pause, now, back=back)
+            self.verdict.survive(Accident(failure, f"{budget.words} in {pause:g} s{again.what}"))
+            return self._groups.gather(name, again.names, pause, now, back=again.back)
         if covered:
             failure = _because(failure, _NO_CUT)
         elif budget.used and self._stop is None and not failure.hopeless:
@@ -338,12 +335,6 @@ class Supervisor:
     def _given_up(self, name: str) -> list[Decision]:
         """Where nothing is ever restarted, callers learn by themselves that a node is gone."""
         return [Decision("give_up", name)] if self._restarts else []
-
-    def _unit_of(self, name: str) -> tuple[str, ...]:
-        unit = self._units.get(name)
-        if unit is None:
-            return (name,)
-        return tuple(other for other in self._nodes if self._units.get(other) == unit)
 
     def _gone(self, name: str, now: float) -> list[Decision]:
         """A node that is to start again has ended."""

@@ -175,6 +175,7 @@ class Watch:
             decisions += self._saving_stop.advance(now)
             if supervisor.phase == "saving" and checkpointing.last_is_over:
                 decisions += supervisor.saved(now)
+            checkpointing.decided(decisions)
             engine.carry_out(decisions)
             for accident in supervisor.verdict.take_accidents():
                 self._note(accident.failure, f"{accident.failure.reason}; {accident.what}")
@@ -205,7 +206,9 @@ class Watch:
         if event.what == "begun":
             return supervisor.begun(event.node, now)
         if event.what == "ready":
-            return supervisor.ready(event.node, now, has_run=event.has_run)
+            return supervisor.ready(
+                event.node, now, has_run=event.has_run, journaled=event.journaled
+            )
         if event.what == "returned":
             return supervisor.returned(event.node, now)
         if event.what == "failed":
@@ -224,7 +227,7 @@ class Watch:
             return supervisor.abandoned(event.node, now, event.text)
         if event.what == "overdue":
             return supervisor.overdue(event.node, now, event.traceback)
-        if event.what == "cut":
+        if event.what in ("cut", "long_journal"):
             return []
         return self._saving_stop.finish(event.text, now)
 
@@ -295,6 +298,7 @@ class Watch:
             self._note_failures,
             *([self._exporting.close] if self._exporting is not None else []),
             *self._closers,
+            self._checkpointing.close,
             self._mark_end,
             lambda: self._write_status(self._engine.now()),
             lambda: rendezvous.remove(self._sockets),

@@ -5,6 +5,7 @@
     checkpoints/000003/manifest.json      what it is: program, nodes, attempts, versions
     checkpoints/000003/counter-0.json     the state of a node, as `record.trees` writes it
     checkpoints/.part-000004/             one that was not finished; of no use to anybody
+    checkpoints/journal/                  what was acknowledged since: see `record.journal`
 
 A cut is written aside and renamed when everything of it is on the disk.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lpml.errors import LaunchError
-from lpml.record import trees
+from lpml.record import journal, trees
 from lpml.record.folder import RunFolder, disk_error, file_stem
 
 FORMAT = 1
@@ -82,8 +83,9 @@ class Checkpoints:
 
     def __init__(self, folder: RunFolder, keep: int = 2) -> None:
         self._folder = folder
-        self._root = folder.path / "checkpoints"
+        self._root = folder.checkpoints
         self._keep = max(1, keep)
+        self._begun = 0  # the last number given to a cut
 
     def all(self) -> list[Checkpoint]:
         """The whole cuts, the oldest first; what cannot be read is not among them."""
@@ -103,18 +105,22 @@ class Checkpoints:
     def begin(self) -> tuple[int, Path]:
         """A number and an empty folder for a new cut. Removes what was not finished.
 
+        No number is given twice: a cut that was not finished may have begun journals.
+
         Raises:
           LaunchError: the machine refuses.
         """
         for left in self._root.glob(f"{_PART}*"):
             shutil.rmtree(left, ignore_errors=True)
         numbers = [int(path.name) for path in self._root.glob("[0-9]*") if path.name.isdigit()]
-        number = max(numbers, default=0) + 1
-        path = self._root / f"{_PART}{number:06}"
+        path = self._folder.journals
         try:
+            number = max(*numbers, self._begun, journal.highest(path)) + 1
+            path = self._root / f"{_PART}{number:06}"
             path.mkdir(parents=True)
         except OSError as error:
             raise disk_error(path, error) from error
+        self._begun = number
         return number, path
 
     def commit(self, part: Path, manifest: Manifest) -> Checkpoint:
@@ -132,13 +138,24 @@ class Checkpoints:
             _sync(self._root)
         except OSError as error:
             raise disk_error(path, error) from error
-        for old in self.all()[: -self._keep]:
+        cuts = self.all()
+        for old in cuts[: -self._keep]:
             shutil.rmtree(old.path, ignore_errors=True)
+        kept = [cut.manifest.number for cut in cuts[-self._keep :]]
+        journal.prune(self._folder.journals, min(kept, default=0))
         return Checkpoint(path, manifest)
 
     def abandon(self, part: Path) -> None:
         """Removes a cut that will not be finished."""
         shutil.rmtree(part, ignore_errors=True)
+
+    def forget_journals(self) -> None:
+        """The run is set back to a cut, or is over: nobody will redo what came after it.
+
+        Raises:
+          LaunchError: the machine refuses.
+        """
+        journal.drop(self._folder.journals)
 
     def metrics_sizes(self) -> dict[str, int]:
         """{node: bytes that it has logged so far}."""
@@ -159,6 +176,12 @@ class Checkpoints:
                 continue
             except OSError as error:
                 raise disk_error(path, error) from error
+
+
+def number_of(stem: Path | str) -> int:
+    """The number of the cut that a state is of, by `Checkpoint.stem`; 0 for ""."""
+    name = Path(stem).parent.name
+    return int(name) if name else 0
 
 
 _FIELDS = frozenset(Manifest.__dataclass_fields__)

@@ -149,6 +149,16 @@ class RunFolder:
         """The folder to give to `tensorboard --logdir`."""
         return self.path / "tensorboard"
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its cuts."""
+        return self.path / "checkpoints"
+
+    @property
+    def journals(self) -> Path:
+        """The folder of what nodes have journaled since a cut."""
+        return self.checkpoints / "journal"
+
     def log_file(self, node: str) -> Path:
         """What a node prints."""
         return self.logs / f"{file_stem(node)}.log"

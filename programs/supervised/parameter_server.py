@@ -42,6 +42,7 @@ def program(
     overlap: bool = True,
     slow_worker: float = 0.0,
     target: float | None = None,
+    journal: bool = False,
     seed: int = 0,
 ) -> lpml.Program:
     """SGD on scikit-learn's digits with a parameter server: at least 97 % test accuracy.
@@ -59,12 +60,13 @@ def program(
       overlap: workers compute while their last gradient travels (asynchronous only).
       slow_worker: seconds by which each gradient of worker 0 takes longer.
       target: ends the program early at this test accuracy, such as 0.97.
+      journal: a server that dies is started again, with every update that it has acknowledged.
       seed: of the parameters and of the order of the data.
     """
     consistency = _consistency(mode, num_workers, bound, backup_workers)
     params = digits.init_params(seed)
     p = lpml.Program("digits")
-    with p.group("server"):
+    with p.group("server", restart=lpml.Restart.on_failure(10) if journal else None):
         servers = [
             p.add_node(
                 lpml.Node(
@@ -73,6 +75,7 @@ def program(
                     optax.sgd(learning_rate),
                     mode=consistency,
                     max_updates=updates,
+                    journal=journal,
                 )
             )
             for part in (split_params(params, num_servers) if num_servers > 1 else [params])
