@@ -3,28 +3,32 @@
 A frame is a header of 16 bytes and a payload. The header says, little-endian: size of the payload
 (u32), kind (u8), flags (u8), extra (u16, by kind), id of the call (u32), seconds left (f32).
 
-A payload is at most `CHUNK` bytes. A longer message is sent as several frames of one kind and id,
-all but the last with the flag `MORE`; the decoder puts them together, so a message has no upper
-limit and yet a peer can make us allocate no more than it sends.
+A payload of more than `SHORT` bytes has its size behind the header (u64), which says 0 and `LONG`.
+Memory for it is reserved once, and its pages are taken as its bytes arrive; so a message has no
+limit but the memory of the machine, and yet a peer can make us use no more than it sends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+import os
 import struct
 from typing import TypeAlias, final
 
 from lpml.errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"lpml"
-CHUNK = 1 << 20
-_LIMIT_OPEN = 4096  # messages that one peer may have begun and not ended
+SHORT = 1 << 20
+"""Bytes up to which the size of a payload is in the header."""
 _BIG = 1 << 15  # a payload from this size on is received in place
+_HUGE = 1 << 22  # from this size on pages are huge: it takes fewer of them, and fewer faults
 
 HELLO, CALL, REPLY, ERROR, CANCEL, CREDIT, ITEM, END, RELEASE, FORGET, REFUSED = range(1, 12)
 FETCHED = _LAST_KIND = 12
 
-MORE = 1  # the message goes on in the next frame of this kind and id
+LONG = 1  # the size of the payload is behind the header
 TABLE = 2  # the payload begins with a table of buffers
 KEYWORDS = 4  # the body of a call is (args, kwargs), else args
 FETCHES = 8  # of a hello: `Shared` values of other hosts may be told of rather than sent
@@ -36,8 +40,10 @@ FOREVER = -1.0  # in place of seconds left: no deadline
 HEADER = struct.Struct("<IBBHIf")
 HEADER_SIZE = HEADER.size
 _unpack = HEADER.unpack_from
+_SIZE = struct.Struct("<Q")
 
-Payload: TypeAlias = "bytes | bytearray"
+Payload: TypeAlias = "bytes | memoryview"
+"""A view is writable, and of memory that nobody else has."""
 Frame: TypeAlias = "tuple[int, int, int, int, float, Payload]"
 """kind, flags, extra, id, seconds left, payload"""
 
@@ -72,34 +78,16 @@ def read_hello(frame: Frame) -> str:
     return bytes(payload[4:]).decode(errors="replace")
 
 
-def chunked(
-    head: tuple[int, int, int, int, float], pieces: list[memoryview]
-) -> list[bytes | memoryview]:
-    """A message of several pieces as frames of at most `CHUNK`: headers and views, in order.
+def beginning(size: int, head: tuple[int, int, int, int, float]) -> bytes:
+    """What comes before a payload of any size.
 
     Args:
       head: kind, flags, extra, id, seconds left.
-      pieces: the payload; not copied.
     """
     kind, flags, extra, call, seconds = head
-    left = sum(piece.nbytes for piece in pieces)
-    room = min(left, CHUNK)
-    left -= room
-    more = MORE if left else 0
-    out: list[bytes | memoryview] = [header(room, kind, flags | more, extra, call, seconds)]
-    for piece in pieces:
-        at = 0
-        while at < piece.nbytes:
-            if room == 0:
-                room = min(left, CHUNK)
-                left -= room
-                more = MORE if left else 0
-                out.append(header(room, kind, flags | more, extra, call, seconds))
-            step = min(room, piece.nbytes - at)
-            out.append(piece[at : at + step])
-            at += step
-            room -= step
-    return out
+    if size <= SHORT:
+        return HEADER.pack(size, kind, flags, extra, call, seconds)
+    return HEADER.pack(0, kind, flags | LONG, extra, call, seconds) + _SIZE.pack(size)
 
 
 @final
@@ -110,25 +98,24 @@ class Decoder:
     call `feed`. After an error it must not be used again.
     """
 
-    __slots__ = ("_big_at", "_big_head", "_open", "_rest", "big")
+    __slots__ = ("_big_at", "_big_head", "_rest", "big")
 
     def __init__(self) -> None:
         self._rest = b""  # the beginning of a frame
-        self.big: bytearray | None = None  # a payload that is being received in place
+        self.big: memoryview | None = None  # a payload that is being received in place
         self._big_at = 0
         self._big_head: tuple[int, int, int, int, float] = (0, 0, 0, 0, 0.0)
-        self._open: dict[tuple[int, int], bytearray] = {}  # {(kind, id): message so far}
 
     def target(self) -> memoryview | None:
         """Where the next bytes belong, or `None`: anywhere."""
-        return None if self.big is None else memoryview(self.big)[self._big_at :]
+        return None if self.big is None else self.big[self._big_at :]
 
     def single(self, data: memoryview, count: int) -> tuple[int, int, int, int, int, float] | None:
         """The header of the one whole frame without flags that the next `count` bytes are.
 
         `None` if they are anything else; then `feed` them. A shorter way for the common case.
         """
-        if count < HEADER_SIZE or self._rest or self.big is not None or self._open:
+        if count < HEADER_SIZE or self._rest or self.big is not None:
             return None
         head: tuple[int, int, int, int, int, float] = _unpack(data)
         return head if head[0] == count - HEADER_SIZE and not head[2] else None
@@ -140,9 +127,7 @@ class Decoder:
         if self._big_at < len(self.big):
             return []
         payload, self.big = self.big, None
-        frames: list[Frame] = []
-        self._add(frames, self._big_head, payload)
-        return frames
+        return [(*self._big_head, payload)]
 
     def feed(self, data: bytes | memoryview) -> list[Frame]:
         """The frames that `data` completes.
@@ -157,48 +142,32 @@ class Decoder:
         at, end = 0, len(data)
         while end - at >= HEADER_SIZE:
             size, kind, flags, extra, call, seconds = _unpack(data, at)
-            if size > CHUNK or not 0 < kind <= _LAST_KIND:
+            if size > SHORT or not 0 < kind <= _LAST_KIND:
                 raise ProtocolError(
                     f"a frame of kind {kind} and {size} bytes; kinds are 1 to {_LAST_KIND} and "
-                    f"frames at most {CHUNK} bytes"
+                    f"sizes in a header at most {SHORT}"
                 )
             start = at + HEADER_SIZE
+            if flags & LONG:
+                if end - start < _SIZE.size:
+                    break
+                (long,) = _SIZE.unpack_from(data, start)
+                if size or long <= SHORT:
+                    raise ProtocolError(f"a long message of {size} and {long} bytes")
+                size, start, flags = long, start + _SIZE.size, flags & ~LONG
             if end - start < size:
                 if size >= _BIG:
-                    self.big = bytearray(size)
+                    self.big = _reserve(size)
                     self.big[: end - start] = data[start:end]
                     self._big_at = end - start
                     self._big_head = (kind, flags, extra, call, seconds)
                     return frames
                 break
             at = start + size
-            payload = bytes(data[start:at])
-            if flags & MORE or self._open:
-                self._add(frames, (kind, flags, extra, call, seconds), payload)
-            else:
-                frames.append((kind, flags, extra, call, seconds, payload))
+            frames.append((kind, flags, extra, call, seconds, bytes(data[start:at])))
         if at < end:
             self._rest = bytes(data[at:])
         return frames
-
-    def _add(
-        self, frames: list[Frame], head: tuple[int, int, int, int, float], payload: Payload
-    ) -> None:
-        kind, flags, extra, call, seconds = head
-        so_far = self._open.get((kind, call))
-        if flags & MORE:
-            if so_far is None:
-                if len(self._open) >= _LIMIT_OPEN:
-                    raise ProtocolError(f"more than {_LIMIT_OPEN} messages begun and not ended")
-                self._open[kind, call] = bytearray(payload)
-            else:
-                so_far += payload
-            return
-        if so_far is not None:
-            del self._open[kind, call]
-            so_far += payload
-            payload = so_far
-        frames.append((kind, flags, extra, call, seconds, payload))
 
     def close(self) -> None:
         """The stream ended.
@@ -206,5 +175,26 @@ class Decoder:
         Raises:
           ProtocolError: in the middle of a message.
         """
-        if self._rest or self.big is not None or self._open:
+        if self._rest or self.big is not None:
             raise ProtocolError("the connection ended in the middle of a message")
+
+
+def _reserve(size: int) -> memoryview:
+    """Memory for a payload. That of a long one costs nothing until it is written.
+
+    Raises:
+      ProtocolError: no machine like this one could ever receive so much.
+    """
+    if size <= SHORT:
+        return memoryview(bytearray(size))
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        if size > have:
+            raise OSError(f"this machine has {have}")
+        room = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise ProtocolError(f"a message of {size} bytes cannot be received: {error}") from None
+    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            room.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(room)

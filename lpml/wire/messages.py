@@ -18,6 +18,8 @@ from lpml.errors import ProtocolError
 from lpml.wire.frames import Payload
 
 ALIGN = 64
+VIEWED = 1 << 16
+"""Bytes from which on a piece that came inline is not copied out of its message."""
 INLINE, POOLED, PRIVATE, WHOLE, TOLD = range(5)
 # WHOLE: inline, and so are the `Shared` values. TOLD: inline, and the `Shared` values stay there.
 _TABLE = struct.Struct("<BBHIIQ")  # place, new, shared values, buffers, segment, its capacity
@@ -62,11 +64,10 @@ def read_table(payload: Payload, at: int) -> tuple[Table, int]:
     except (struct.error, MemoryError, OverflowError) as error:
         raise ProtocolError(f"the table of a message is cut off: {error}") from None
     if place in (INLINE, WHOLE, TOLD):
-        inline = sum(lengths) + (sum(size for _, size in shared) if place == WHOLE else 0)
-        if inline != len(payload) - at:
-            raise ProtocolError(
-                f"a message says it has {inline} bytes of data and has {len(payload) - at}"
-            )
+        inside = (*lengths, *(size for _, size in shared)) if place == WHOLE else lengths
+        _, end = inline_offsets(at, inside)
+        if end != len(payload):
+            raise ProtocolError(f"a message says that it ends at {end} and ends at {len(payload)}")
     elif place > TOLD or end_of(lengths) > capacity:
         raise ProtocolError(
             f"a message says its data are in {capacity} bytes of a segment of kind {place} and "
@@ -82,6 +83,20 @@ def offsets(lengths: Sequence[int]) -> list[int]:
         found.append(at)
         at += -(-length // ALIGN) * ALIGN
     return found
+
+
+def inline_offsets(at: int, lengths: Sequence[int]) -> tuple[list[int], int]:
+    """Where each piece behind a table that ends at `at` begins in the payload, and the end.
+
+    Large ones are aligned: their receiver hands out views of the payload.
+    """
+    found = []
+    for length in lengths:
+        if length >= VIEWED:
+            at = -(-at // ALIGN) * ALIGN
+        found.append(at)
+        at += length
+    return found, at
 
 
 def end_of(lengths: Sequence[int]) -> int:

@@ -11,6 +11,7 @@ from typing import TypeAlias, final
 
 from lpml.wire.memory import File
 from lpml.wire.parcel import Packed
+from lpml.wire.parts import Parts
 from lpml.wire.sockets import Connection
 from lpml.wire.transfer import send_with_files
 
@@ -58,7 +59,7 @@ class Outlet:
                 if done != len(message):
                     self._finish(message, done, (), end, make_room)
             else:
-                self._finish(message.data, 0, message.files, end, make_room)
+                self._finish_packed(message, end, make_room)
         while self._later and self._lock.acquire(False):  # came meanwhile, and found it taken
             try:
                 self._send_later(make_room)
@@ -92,6 +93,30 @@ class Outlet:
         """After a fork: nobody holds the lock here."""
         self._lock = threading.Lock()
 
+    def _finish_packed(self, message: Packed, end: float | None, make_room: MakeRoom) -> None:
+        data = message.data
+        if not isinstance(data, Parts):
+            self._finish(data, 0, message.files, end, make_room)
+            return
+        total = len(data)
+        try:
+            while data:
+                try:
+                    data.send(self._send_now)
+                except BlockingIOError:
+                    make_room(end)
+                    if end is not None and monotonic() >= end:
+                        raise Late from None
+        finally:
+            self._check_cut(total - len(data), total)
+
+    def _send_now(self, data: memoryview) -> int:
+        return self._socket.send(data, _DO_NOT_WAIT)
+
+    def _check_cut(self, done: int, total: int) -> None:
+        owed = getattr(self._socket, "owed", False)
+        self.cut = self.cut or 0 < done < total or (owed and done < total)
+
     def _finish(
         self,
         data: bytes | memoryview,
@@ -114,8 +139,7 @@ class Outlet:
                     if end is not None and monotonic() >= end:
                         raise Late from None
         finally:
-            owed = getattr(self._socket, "owed", False)
-            self.cut = self.cut or 0 < done < total or (owed and done < total)
+            self._check_cut(done, total)
 
     def _send_later(self, make_room: MakeRoom | None) -> None:
         """Sends what was added. Called with the lock held."""

@@ -11,7 +11,19 @@ from lpml.wire.carried import Carried
 from lpml.wire.codec import Encoded, decode
 from lpml.wire.frames import HEADER, Payload
 from lpml.wire.memory import File
-from lpml.wire.messages import INLINE, PRIVATE, TOLD, WHOLE, Table, end_of, offsets, read_table
+from lpml.wire.messages import (
+    INLINE,
+    PRIVATE,
+    TOLD,
+    VIEWED,
+    WHOLE,
+    Table,
+    end_of,
+    inline_offsets,
+    offsets,
+    read_table,
+)
+from lpml.wire.parts import Parts
 from lpml.wire.references import Announced, Reference
 from lpml.wire.segments import LARGE, Receiver, Sender
 from lpml.wire.shared import Shared, content, received, received_whole
@@ -23,7 +35,7 @@ Head: TypeAlias = "tuple[int, int, int, int, float]"
 class Packed(NamedTuple):
     """A message that is ready to be sent, and the files whose descriptors go with it."""
 
-    data: bytes | memoryview
+    data: bytes | memoryview | Parts
     files: tuple[File, ...]
     segment: int = 0
 
@@ -71,13 +83,9 @@ def pack(
     entries, shared_files = _entries(shared)
     lengths = [piece.nbytes for piece in pieces]
     if not memory.supported or sum(lengths) < LARGE:
-        table = Table(INLINE, False, 0, 0, lengths, entries).pack()
-        data = b"".join(
-            frames.chunked(
-                (kind, flags, extra, call, seconds), [memoryview(name), memoryview(table), *pieces]
-            )
-        )
-        return Packed(data, shared_files) if shared_files else data
+        table = Table(INLINE, False, 0, 0, lengths, entries)
+        data = _inline((kind, flags, extra, call, seconds), name, table, pieces)
+        return Packed(data, shared_files) if shared_files or isinstance(data, Parts) else data
     placed, files = sender.place(pieces)
     payload = name + placed._replace(shared=entries).pack()
     return Packed(
@@ -89,7 +97,7 @@ def pack(
 
 def _whole(
     head: Head, name: bytes, value: Encoded | Published, announced: Announced | None
-) -> bytes:
+) -> bytes | Packed:
     """A message that refers to nothing outside of it but what is announced."""
     place = WHOLE
     if isinstance(value, Published):
@@ -107,9 +115,47 @@ def _whole(
             place, files = TOLD, ()
         contents = [content(file, size) for file, (_, size) in zip(files, entries, strict=False)]
     lengths = [piece.nbytes for piece in pieces]
-    packed = Table(place, False, 0, 0, lengths, entries).pack()
-    every = [memoryview(name), memoryview(packed), *pieces, *contents]
-    return b"".join(frames.chunked(head, every))
+    table = Table(place, False, 0, 0, lengths, entries)
+    lent = isinstance(value, Encoded)
+    data = _inline(head, name, table, pieces, contents, lent)
+    return Packed(data, ()) if isinstance(data, Parts) else data
+
+
+def _inline(
+    head: Head,
+    name: bytes,
+    table: Table,
+    pieces: Sequence[memoryview],
+    contents: Sequence[memoryview] = (),
+    lent: bool = True,
+) -> bytes | Parts:
+    """A message that has its pieces behind its table, and `contents` behind them.
+
+    Args:
+      lent: whether the memory of the pieces may be changed by others.
+    """
+    before = name + table.pack()
+    lengths = [piece.nbytes for piece in (*pieces, *contents)]
+    where, end = inline_offsets(len(before), lengths)
+    small: list[bytes | memoryview] = [frames.beginning(end, head), before]
+    if end <= frames.SHORT:
+        at = len(before)
+        for start, piece in zip(where, (*pieces, *contents), strict=True):
+            small += (bytes(start - at), piece)
+            at = start + piece.nbytes
+        return b"".join(small)
+    parts: list[tuple[bytes | memoryview, bool]] = []
+    at = len(before)
+    for index, (start, piece) in enumerate(zip(where, (*pieces, *contents), strict=True)):
+        small.append(bytes(start - at))
+        if piece.nbytes < VIEWED:
+            small.append(piece)
+        else:
+            parts += ((b"".join(small), False), (piece, lent and 0 < index < len(pieces)))
+            small.clear()
+        at = start + piece.nbytes
+    parts.append((b"".join(small), False))
+    return Parts(parts)
 
 
 def publish(value: bytes | Encoded) -> bytes | Encoded | Published:
@@ -168,13 +214,8 @@ def open_message(payload: Payload, start: int, receiver: Receiver) -> Content:
     """
     table, at = read_table(payload, start)
     if table.place in (INLINE, WHOLE, TOLD):
-        # A copy, so that arrays are writable and the body's memory is not kept for their sake.
-        view = memoryview(payload)
-        pieces = []
-        for index, length in enumerate(table.lengths):
-            piece = view[at : at + length]
-            pieces.append(piece if index == 0 else memoryview(bytearray(piece)))
-            at += length
+        where, at = inline_offsets(at, table.lengths)
+        pieces = _inside(memoryview(payload), where, table.lengths)
     else:
         pieces = receiver.find(table)
     if table.place == TOLD:
@@ -182,13 +223,25 @@ def open_message(payload: Payload, start: int, receiver: Receiver) -> Content:
     shared: list[Shared[Any]] = []
     for identity, size in table.shared:
         if table.place == WHOLE:
-            shared.append(received_whole(identity, memoryview(payload)[at : at + size]))
-            at += size
+            (start,), at = inline_offsets(at, (size,))
+            shared.append(received_whole(identity, memoryview(payload)[start:at]))
         else:
             shared.append(received(identity, receiver.next_file(), size))
     if shared:
         receiver.last = shared[-1]
     return Content(pieces, shared)
+
+
+def _inside(payload: memoryview, where: Sequence[int], lengths: Sequence[int]) -> list[memoryview]:
+    """The body and the buffers of a message that has them inline."""
+    found = []
+    for index, (at, length) in enumerate(zip(where, lengths, strict=True)):
+        piece = payload[at : at + length]
+        if index and (payload.readonly or length < VIEWED):
+            # A copy, so that arrays are writable and a small one does not keep a large message.
+            piece = memoryview(bytearray(piece))
+        found.append(piece)
+    return found
 
 
 def opened(flags: int, payload: Payload, start: int, receiver: Receiver) -> Payload | Content:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import deque
@@ -14,12 +15,14 @@ from lpml.wire.dispatch import Handler
 from lpml.wire.frames import Decoder, Payload
 from lpml.wire.memory import File
 from lpml.wire.parcel import Content, Packed
+from lpml.wire.parts import Parts
 from lpml.wire.references import Announced
 from lpml.wire.segments import Receiver, Sender
 from lpml.wire.sockets import Connection
 from lpml.wire.transfer import send_with_files
 
 _JOIN = 1 << 18  # bytes that one send takes at once
+_KEPT = 4 << 20  # bytes of a long message that are copied before the next are sent
 CHOKED = 64 << 20  # bytes waiting for a client from which on no more of its calls are read
 RELIEVED = 8 << 20
 
@@ -103,10 +106,13 @@ class Session:
 
     def put(self, message: bytes | Packed) -> None:
         """Adds a message to what the next `flush` sends."""
-        self._out.append(message)
+        if isinstance(message, Packed) and isinstance(message.data, Parts):
+            self.send(message)  # a part of it is lent
+        else:
+            self._out.append(message)
 
     def send(self, message: bytes | Packed) -> None:
-        """Sends a message now, or as soon as the client takes it."""
+        """Sends a message now, or as soon as the client takes it. Keeps nothing that is lent."""
         with self._lock:
             if type(message) is bytes and not self._out and not self.closed:
                 try:
@@ -123,6 +129,20 @@ class Session:
             else:
                 self._out.append(message)
         self.flush()
+        if isinstance(message, Packed) and isinstance(message.data, Parts):
+            self._keep(message.data)
+
+    def _keep(self, parts: Parts) -> None:
+        """Sends what can be sent at once, and of the rest copies what is lent.
+
+        Both by turns: while we copy, the client receives.
+        """
+        while True:
+            with self._lock:
+                if not parts.lent or not self._out:  # or it will not be sent at all
+                    return
+                parts.keep(_KEPT)
+            self.flush()
 
     def flush(self) -> None:
         """Sends what can be sent without waiting; the loop sends the rest."""
@@ -133,14 +153,16 @@ class Session:
                 return
             while out:
                 message = out.popleft()
-                data: bytes | memoryview
+                data: bytes | memoryview | Parts
                 files: tuple[File, ...]
                 if isinstance(message, bytes):
                     data, files = (self._join(message) if out else message), ()
                 else:
                     data, files, _ = message
                 try:
-                    if files:
+                    if isinstance(data, Parts):
+                        sent = self._send_parts(data)
+                    elif files:
                         sent = send_with_files(self.socket, data, files)
                     else:
                         sent = self._send(data)
@@ -150,12 +172,22 @@ class Session:
                     out.clear()
                     break  # the loop sees the end of the connection
                 self.bytes_out += sent
-                if sent < len(data):
+                if isinstance(data, Parts):
+                    if data:
+                        out.appendleft(message)
+                        break
+                elif sent < len(data):
                     rest = memoryview(data)[sent:] if sent else data
                     out.appendleft(Packed(rest, files if sent == 0 else ()))
                     break
             if out or self._mask != self._input:
                 self._listen()
+
+    def _send_parts(self, parts: Parts) -> int:
+        total = len(parts)
+        with contextlib.suppress(BlockingIOError):
+            parts.send(self._send)
+        return total - len(parts)
 
     def _join(self, message: bytes) -> bytes:
         """With the messages behind it, while they are small and carry no files."""

@@ -15,6 +15,8 @@ from lpml.errors import CallTimeout
 from lpml.wire.patience import PATIENCE, check_caller
 
 _RETRIES = 5  # times that the kernel sends something in vain until a link counts as cut: 6 s
+WRITE = 1 << 18
+"""Bytes that are encrypted and sent at once, without a look at the rest of Python."""
 _AT_ONCE = 1 << 20  # bytes that one read decrypts at most, so that others have their turn
 
 
@@ -150,7 +152,11 @@ class TlsConnection:
                 raise ConnectionResetError("the link to its host is cut")
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """Sends the beginning of `data`. After a BlockingIOError only the same may be sent again.
+        """Sends the beginning of `data`.
+
+        What is left must be sent next, and its first `WRITE` bytes in one piece: some of them may
+        be encrypted already, and the library counts no part of what it was given.
+
 
         Raises:
           BlockingIOError: nothing of it could be sent now.
@@ -160,7 +166,7 @@ class TlsConnection:
         while done < len(view):
             try:
                 with self._lock:
-                    done += self._tls.send(view[done:])
+                    done += self._tls.send(view[done : done + WRITE])
                 self.owed = False
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 self.owed = True

@@ -54,6 +54,13 @@ class Service:
         self._count += 1
         return self._count
 
+    def board(self, size: int) -> Any:
+        self._board = np.ones(size, np.uint8)
+        return [self._board, b"and what is small"]
+
+    def wipe(self) -> None:
+        self._board[:] = 0
+
 
 class Node:
     """A server at a TLS socket of this machine."""
@@ -121,6 +128,23 @@ def test_arrays_of_every_size_arrive_whole(node: Node, size: int) -> None:
     np.testing.assert_array_equal(back["a"], array)
     np.testing.assert_array_equal(back["b"], array[: size // 2])
     back["a"][0] = 1  # and are the caller's own
+    if size > 1 << 20:
+        assert back["a"].ctypes.data % 64 == back["b"].ctypes.data % 64 == 0
+
+
+def test_what_a_node_does_with_a_result_that_is_under_way_is_not_seen(
+    node: Node, identity: Identity
+) -> None:
+    interface = interface_of(Service)
+    other = wire.connect(node.address, interface, node="server/0", caller="other")
+    future = lpml.future(node.client.board, 40_000_000)  # of which nobody reads the reply yet
+    assert until(lambda: node.server.statistics().bytes_out > 100_000)
+    other.wipe()
+    board, small = future.result()
+    assert board.all()
+    assert len(board) == 40_000_000
+    assert small == b"and what is small"
+    wire.close(other)
 
 
 def test_shared_values_arrive_as_shared_values(node: Node) -> None:
@@ -317,6 +341,9 @@ def frame_of(rng: random.Random) -> bytes:
     kind, flags = rng.randrange(14), rng.choice((0, 0, 1, 2, 4, 7, 255))
     size = rng.choice((len(name) + len(payload), 0, 1 << 31))
     head = frames.HEADER.pack(size, kind, flags, len(name), rng.getrandbits(32), 1.0)
+    if flags & frames.LONG:
+        long = rng.choice((0, len(payload), 1 << 21, 1 << 62))
+        head += long.to_bytes(8, "little")
     return head + name + payload
 
 
