@@ -35,13 +35,22 @@ _SOURCES = (
 _SOLVED = {"CartPole-v1": 475.0, "Catch": 0.95, "GridWorld": 0.9, "Pendulum-v1": -200.0}
 
 
+def task_of(name: str) -> str:
+    """What an environment is, whoever steps it: `ant` of `brax/ant:spring`.
+
+    Args:
+      name: as `make_environment` takes it.
+    """
+    return name.rpartition("/")[2].partition(":")[0]
+
+
 def solved_at(name: str) -> float | None:
     """The mean return at which an environment counts as solved; `None` where that is not known.
 
     Args:
       name: as `make_environment` takes it.
     """
-    return _SOLVED.get(name.rpartition("/")[2])
+    return _SOLVED.get(task_of(name))
 
 
 def make_environment(name: str, num_envs: int = 1, seed: int = 0) -> AbstractEnvironment:

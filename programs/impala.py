@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 import lpml
-from lpml.agents.environments import solved_at
+from lpml.agents.environments import solved_at, task_of
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.programs.actor_learner import actor_learner
 
@@ -65,4 +65,4 @@ def config_for(env: str, config: ImpalaConfig) -> ImpalaConfig:
     """The config with what is known of the environment, where it leaves that open."""
     if config.reward_scale is not None:
         return config
-    return dataclasses.replace(config, reward_scale=REWARD_SCALE.get(env))
+    return dataclasses.replace(config, reward_scale=REWARD_SCALE.get(task_of(env)))

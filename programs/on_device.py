@@ -15,7 +15,7 @@ import lpml
 from lpml.agents.anakin import Anakin
 from lpml.agents.builder import AbstractBuilder
 from lpml.agents.dqn import DQNBuilder, DQNConfig
-from lpml.agents.environments import solved_at
+from lpml.agents.environments import solved_at, task_of
 from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.agents.jax_environments import is_simulation, simulation_named
@@ -110,9 +110,8 @@ def make_builder(
     dqn: DQNConfig = DQNConfig(),  # noqa: B008 - frozen
 ) -> AbstractBuilder:
     """The agent, with what is known of the environment where its options leave that open."""
-    name = env.rpartition("/")[2]
     if agent == "impala":
-        config = config_for(name, impala)
+        config = config_for(env, impala)
         if config.batch_size == ImpalaConfig().batch_size:
             config = dataclasses.replace(config, batch_size=num_envs)
         return ImpalaBuilder(config)
@@ -120,9 +119,9 @@ def make_builder(
         return DQNBuilder(dqn)
     if agent != "ppo":
         raise UsageError(f"anakin: agent={agent!r}; there are ppo, impala and dqn")
-    if ppo.minibatches == PPOConfig().minibatches and name != "Pendulum-v1":
+    if ppo.minibatches == PPOConfig().minibatches and task_of(env) != "Pendulum-v1":
         ppo = dataclasses.replace(ppo, minibatches=8)
-    return PPOBuilder(adapted(ppo, name, num_envs))
+    return PPOBuilder(adapted(ppo, env, num_envs))
 
 
 def make_anakin(

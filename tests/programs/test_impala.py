@@ -39,6 +39,7 @@ def test_it_learns_from_rollouts_of_all_actors_until_it_is_stopped(runs: Path) -
 def test_rewards_are_scaled_where_the_program_knows_better() -> None:
     given = ImpalaConfig(reward_scale=0.5)
     assert impala.config_for("CartPole-v1", ImpalaConfig()).reward_scale == 0.1
+    assert impala.config_for("jax/CartPole-v1", ImpalaConfig()).reward_scale == 0.1
     assert impala.config_for("CartPole-v1", given) == given
     assert impala.config_for("Catch", ImpalaConfig()) == ImpalaConfig()
 

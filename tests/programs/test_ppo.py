@@ -22,6 +22,8 @@ def test_options_that_are_left_alone_are_those_of_the_environment() -> None:
     adapted = ppo.adapted(given, "Pendulum-v1", num_envs=6)
     assert (adapted.unroll_length, adapted.batch_size) == (64, 4)
     assert adapted.discount == recommended("Pendulum-v1").discount
+    for source in ("jax/", "gymnax/", "envpool/"):
+        assert ppo.adapted(given, f"{source}Pendulum-v1", num_envs=6) == adapted
     assert ppo.adapted(PPOConfig(), "Acrobot-v1", num_envs=8) == PPOConfig()
 
 
