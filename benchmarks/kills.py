@@ -2,7 +2,8 @@
 
     python -m benchmarks.kills [--only digits] [--kills 200] [--stops 5] [--seed 0] [--json]
 
-Each run has restart policies for all its nodes and takes checkpoints. A node is killed when all
+Each run has restart policies for all its nodes and takes checkpoints. The server of the digits
+keeps a journal, unless `--no-journal` says that all nodes are set back when it dies. A node is killed when all
 nodes serve, after a random pause. Afterwards the run goes on to the end that a fault-free run has,
 and its result is shown beside those of `--fault-free` such runs.
 
@@ -12,9 +13,10 @@ What is counted:
 - noticed: from the kill until a caller with a call under way had `NodeUnavailable` (digits), and
   until the launcher knew.
 - answered: from the kill until the next life of the node answered a call.
-- undone: updates that a worker was told of and that the server does not have when it was set back
-  to its checkpoint. The whole run is set back with it, so no node remembers them; the file in
-  which the workers of this benchmark write what they were told is not part of the run, and does.
+- undone: updates that a worker was told of and that the next life of the server did not have. With
+  a journal none may be. Without one the whole run is set back with the server, so no node remembers
+  them; the file in which the workers of this benchmark write what they were told is not part of
+  the run, and does.
 - lost: updates that a worker was told of since the last set back, and that the last checkpoint
   of the run does not have; and of any update told of while no server died. None may be.
 - hung: a node that is stopped (SIGSTOP): whether its caller's deadline ends the call, whether the
@@ -129,12 +131,15 @@ class Found:
     victims: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def digits_program(path: str, updates: int, pause: float, workers: int = 2) -> lpml.Program:
+def digits_program(
+    path: str, updates: int, pause: float, journal: bool, workers: int = 2
+) -> lpml.Program:
     """The digits, with nodes that can be asked to wait, all of which are restarted."""
     p = lpml.Program("digits")
     with p.group("server", restart=POLICY):
         params = digits.init_params()
-        server = p.add_node(lpml.Node(Server, params, optax.sgd(0.2), max_updates=updates))
+        node = lpml.Node(Server, params, optax.sgd(0.2), max_updates=updates, journal=journal)
+        server = p.add_node(node)
     with p.group("worker", restart=POLICY):
         for shard in range(workers):
             p.add_node(lpml.Node(Worker, server, path, shard=shard, shards=workers, pause=pause))
@@ -286,11 +291,10 @@ def account(path: Path, saved: int, found: Found) -> None:
     told.sort()
     found.told = len(told)
     # Asynchronous: every exchange makes one version, so a version told is an update that is there.
-    # The server never goes back but by a set back; then the next version told is one that some
-    # worker was told before.
+    # Where the server goes back, the next version told is one that some worker was told before.
     seen: set[int] = set()
     for _, version in told:
-        if version in seen:  # set back to below it
+        if version in seen:  # it went back to below it
             gone = {v for v in seen if v >= version}
             found.undone += len(gone)
             seen -= gone
@@ -308,7 +312,7 @@ def digits_run(options: Any, runs: str, *, deaths: bool) -> Found:
     path = Path(runs, f"told-{time.monotonic_ns()}")
     path.touch()
     changed = options if deaths else argparse_like(options, kills=0, stops=0)
-    program = digits_program(str(path), options.updates, pause)
+    program = digits_program(str(path), options.updates, pause, options.journal)
     found, run = with_deaths(program, changed, runs)
     state = latest_of(run.folder).load("server/0")
     account(path, int(state["version"]), found)
@@ -342,7 +346,7 @@ def summary(name: str, found: Found, free: list[Found]) -> dict[str, Any]:
         "known to the launcher, s": spread(found.known),
         "answered again, s": answered,
         "updates told": found.told,
-        "of these undone by set backs": found.undone,
+        "of these undone": found.undone,
         "of these lost": found.lost,
         "stopped nodes": f"{found.stops}: {found.timed_out} calls ended by their deadline, "
         f"{found.resumed} served again",
@@ -377,6 +381,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200_000, help="of DQN's actors")
     parser.add_argument("--pace", type=float, default=2.0, help="seconds of training for each kill")
     parser.add_argument("--checkpoint-every", type=float, default=1.0)
+    parser.add_argument("--journal", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--patience", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
