@@ -59,7 +59,8 @@ def pack(
     Args:
       head: kind, flags, extra, id, seconds left.
       name: of the method, before the body; else empty.
-      value: is copied, so its memory may change afterwards.
+      value: is copied, so its memory may change afterwards; but a long message without shared
+        memory (`Parts`) refers to its large buffers.
       sender: the segments of the connection; `None` = no descriptor can travel over it.
       announced: where none can, what the peer is told of and will fetch; `None` = it will not.
     """
@@ -135,27 +136,21 @@ def _inline(
       lent: whether the memory of the pieces may be changed by others.
     """
     before = name + table.pack()
-    lengths = [piece.nbytes for piece in (*pieces, *contents)]
-    where, end = inline_offsets(len(before), lengths)
-    small: list[bytes | memoryview] = [frames.beginning(end, head), before]
-    if end <= frames.SHORT:
-        at = len(before)
-        for start, piece in zip(where, (*pieces, *contents), strict=True):
-            small += (bytes(start - at), piece)
-            at = start + piece.nbytes
-        return b"".join(small)
+    every = (*pieces, *contents)
+    where, end = inline_offsets(len(before), [piece.nbytes for piece in every])
     parts: list[tuple[bytes | memoryview, bool]] = []
+    small: list[bytes | memoryview] = [frames.beginning(end, head), before]
     at = len(before)
-    for index, (start, piece) in enumerate(zip(where, (*pieces, *contents), strict=True)):
+    for index, (start, piece) in enumerate(zip(where, every, strict=True)):
         small.append(bytes(start - at))
-        if piece.nbytes < VIEWED:
+        if end <= frames.SHORT or piece.nbytes < VIEWED:
             small.append(piece)
         else:
             parts += ((b"".join(small), False), (piece, lent and 0 < index < len(pieces)))
             small.clear()
         at = start + piece.nbytes
-    parts.append((b"".join(small), False))
-    return Parts(parts)
+    last = b"".join(small)
+    return Parts([*parts, (last, False)]) if parts else last
 
 
 def publish(value: bytes | Encoded) -> bytes | Encoded | Published:

@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import final
 
-_STEP = 1 << 20  # bytes of a copy; small enough to be memory that was just given back
+# Bytes of a copy: not less than a `TlsConnection` encrypts at once, and so few that it is memory
+# which was just given back.
+_STEP = 1 << 20
 
 
 @final

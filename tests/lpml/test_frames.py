@@ -25,6 +25,7 @@ from lpml.wire.messages import (
 )
 from lpml.wire.parts import Parts
 
+_STATM = Path("/proc/self/statm")
 messages = st.lists(
     st.tuples(
         st.integers(1, 11),
@@ -93,6 +94,7 @@ def long(size: int) -> bytes:
     return frames.header(0, CALL, LONG) + size.to_bytes(8, "little")
 
 
+@pytest.mark.skipif(not _STATM.exists(), reason="this system does not say what it uses")
 def test_memory_for_a_long_message_is_taken_as_it_arrives() -> None:
     decoders = [Decoder() for _ in range(10)]
     before = used()
@@ -106,7 +108,7 @@ def test_memory_for_a_long_message_is_taken_as_it_arrives() -> None:
 
 def used() -> int:
     """Bytes of memory that this process has."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
+    pages = _STATM.read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -130,6 +132,34 @@ def test_random_bytes_are_frames_or_an_error_and_never_anything_else(data: bytes
         decoder.close()
     except ProtocolError:
         pass
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((0, 3, SHORT, SHORT + 1)),
+            st.integers(0, 13),
+            st.sampled_from((0, LONG, LONG | 2)),
+            st.sampled_from((0, SHORT, SHORT + 1, 1 << 62)),
+            st.binary(max_size=9),
+        ),
+        max_size=6,
+    ),
+    st.integers(1, 40),
+)
+def test_plausible_bytes_are_frames_or_an_error_however_they_are_cut(
+    given_frames: list[tuple[int, int, int, int, bytes]], step: int
+) -> None:
+    data = b"".join(
+        frames.header(size, kind, flags) + long.to_bytes(8, "little") * bool(flags) + rest
+        for size, kind, flags, long, rest in given_frames
+    )
+    decoder = Decoder()
+    with contextlib.suppress(ProtocolError):
+        for at in range(0, len(data), step):
+            for frame in feed(decoder, data[at : at + step]):
+                assert not frame[2] & LONG
+        decoder.close()
 
 
 def test_an_oversized_frame_is_refused_before_anything_is_allocated() -> None:
