@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, final
 
-from lpml.errors import LaunchError, NodeUnavailable
+from lpml.errors import Error, LaunchError, NodeUnavailable, UsageError
 from lpml.record.folder import disk_error
 
 LIMIT = 1 << 30
@@ -53,15 +53,11 @@ class Journal:
         self._lock = threading.Lock()
         self._number = 0
         self._file = -1
+        self._begun = False
         self._size = 0
         self._wanted: Callable[[], object] = int
         self.written = 0
         """Records since the start."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether records may be appended."""
-        return self._file >= 0
 
     def begin(
         self,
@@ -91,7 +87,7 @@ class Journal:
             if torn and number != numbers[-1]:
                 raise _damaged(self._path(number), "its last record is not whole")
             count += count_here
-        self._wanted = want_cut
+        self._wanted, self._begun = want_cut, True
         if numbers:
             self._open(numbers[-1], end, 0)
         else:
@@ -104,6 +100,7 @@ class Journal:
         Raises:
           LaunchError: the machine refuses, for lack of room say.
           NodeUnavailable: the node has ended.
+          UsageError: it has not begun.
         """
         parts = [record] if isinstance(record, Buffer) else list(record)
         if len(parts) > _MOST_PARTS:
@@ -165,7 +162,7 @@ class Journal:
 
     def _append(self, parts: list[Buffer], size: int) -> None:
         if self._file < 0:
-            raise NodeUnavailable(f"the journal {self._path(self._number)} is closed: it has ended")
+            raise self._refusal()
         try:
             done = os.writev(self._file, parts)
             if done < size:
@@ -181,6 +178,14 @@ class Journal:
         self.written += 1
         if before // LIMIT < self._size // LIMIT:
             self._wanted()
+
+    def _refusal(self) -> Error:
+        if not self._begun:
+            return UsageError(
+                "journal() was called by a constructor, or by redo(); what is there then was, or "
+                "will be, made again without it: call it for changes that callers ask for"
+            )
+        return NodeUnavailable(f"the journal {self._path(self._number)} is closed: its node ended")
 
     def _take_back(self) -> None:
         """What was written of a record that was not whole."""

@@ -199,7 +199,10 @@ class Worker:
                     break
                 value, grads = loss_and_gradient(snapshot.flat, *batch)  # begins, and goes on
                 batch = next(self._batches)
-                snapshot = exchange(context.name, grads, snapshot)
+                try:
+                    snapshot = exchange(context.name, grads, snapshot)
+                except lpml.NodeUnavailable:  # the gradient may count, or may not: go on either way
+                    snapshot = self._server.pull(context.name)
                 if count % 10 == 0:
                     context.log({"loss": value}, step=snapshot.version)
             self._server.leave(context.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -13,27 +14,25 @@ from typing import Any
 import pytest
 
 import lpml
-from lpml.launchers import NodeStatus, Run
+import lpml.testing
+from lpml.launchers import NodeStatus, Run, names
+from lpml.record.checkpoints import Checkpoints, latest_of
 from tests.tables import LAUNCHERS
 
 Launch = Callable[..., Run]
 AGAIN = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.05)
 
 
-@pytest.fixture(params=LAUNCHERS)
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
+@pytest.fixture(params=[*LAUNCHERS, "hosts"])
+def start(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Launch:
     """Launches a program on the launcher of the row; the run folder is kept for the test."""
+    place = "tests.lpml.test_hosts:Launcher"  # several hosts, all of which are this machine
+    monkeypatch.setattr(names, "LAUNCHERS", {**names.LAUNCHERS, "hosts": place})
+    monkeypatch.setattr("lpml.launchers.base.LAUNCHERS", names.LAUNCHERS)
     options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
     return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
-
-
-@pytest.fixture
-def start_processes(tmp_path: Path) -> Launch:
-    """Launches a program on processes, which can be killed."""
-    if sys.platform != "linux":
-        pytest.skip("kills processes by what Linux says of them")
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
-    return lambda program, **changes: lpml.launch(program, "local_mp", **{**options, **changes})
 
 
 def until(predicate: Callable[[], bool]) -> bool:
@@ -48,7 +47,7 @@ def status(run: Run, name: str) -> NodeStatus:
 
 
 class Ledger:
-    """Counts for each who adds, in the order in which they did; journals that."""
+    """Entries in the order in which they came; journals them."""
 
     def __init__(self, journal: bool = True) -> None:
         self._journal = journal
@@ -67,6 +66,10 @@ class Ledger:
     @lpml.idempotent
     def entries(self) -> list[str]:
         return list(self._entries)
+
+    @lpml.idempotent
+    def pid(self) -> int:
+        return os.getpid()
 
     @lpml.concurrent
     def fail(self) -> None:
@@ -89,51 +92,328 @@ class Ledger:
         self._entries.append(record.decode())
 
 
-def ledgers(*journaled: bool) -> lpml.Program:
+def ledgers(*journaled: bool, service: type[Ledger] = Ledger) -> lpml.Program:
     program = lpml.Program("ledgers")
     with program.group("ledger", restart=AGAIN):
         for journal in journaled:
-            program.add_node(lpml.Node(Ledger, journal))
+            program.add_node(lpml.Node(service, journal), label="ledger")
     return program
 
 
-def fail(run: Run, name: str) -> None:
-    """Has a node fail, and waits until its next attempt runs."""
-    before = status(run, name).restarts
-    run.client(name).fail()
+def strike(run: Run, name: str) -> None:
+    """Kills a node, or has it fail where it is a thread; waits until its next attempt runs."""
+    before, pid = status(run, name).restarts, run.client(name).pid()
+    if pid == os.getpid():
+        run.client(name).fail()
+    else:
+        os.kill(pid, signal.SIGKILL)
     assert until(lambda: status(run, name).restarts > before), status(run, name)
-    assert until(lambda: status(run, name).state == "running"), status(run, name)
+    assert until(lambda: all_run(run)), status(run, name)
 
 
-def kill(run: Run, name: str) -> None:
-    """Kills the process of a node, and waits until the next runs."""
-    before = status(run, name)
-    assert before.pid > 0
-    os.kill(before.pid, signal.SIGKILL)
-    assert until(lambda: status(run, name).restarts > before.restarts), status(run, name)
-    assert until(lambda: status(run, name).state == "running"), status(run, name)
+def all_run(run: Run) -> bool:
+    return all(node.state == "running" for node in run._describe({}).nodes)
+
+
+def needs_processes(run: Run, name: str = "ledger/0") -> int:
+    """The process of a node, if it has one of its own."""
+    pid: int = run.client(name).pid()
+    if pid == os.getpid():
+        pytest.skip("threads cannot be killed, and have no limits of their own")
+    return pid
 
 
 def test_a_node_with_a_journal_is_replaced_alone_and_has_lost_nothing(start: Launch) -> None:
     with start(ledgers(True, True)) as run:
         first, second = run.client("ledger/0"), run.client("ledger/1")
         assert [first.add("a"), first.add("b"), second.add("c")] == [1, 2, 1]
-        fail(run, "ledger/0")
+        strike(run, "ledger/0")
         assert first.entries() == ["a", "b"]
         assert first.add("d") == 3
-        fail(run, "ledger/0")  # and goes on with the same journal
+        strike(run, "ledger/0")  # and goes on with the same journal
+        strike(run, "ledger/0")
         assert first.entries() == ["a", "b", "d"]
         assert status(run, "ledger/1").restarts == 0
         assert second.entries() == ["c"]
     assert "what it has journaled is redone" in run.folder.log_file("ledger/0").read_text()
+    assert not run.folder.journals.exists()  # nobody will redo it
 
 
-def test_what_is_killed_has_lost_nothing(start_processes: Launch) -> None:
-    with start_processes(ledgers(True), checkpoint_every=0.05) as run:
+def test_nothing_is_lost_and_nothing_comes_twice_while_checkpoints_are_taken(start: Launch) -> None:
+    with start(ledgers(True, True), checkpoint_every=0.05) as run:
         client, told = run.client("ledger/0"), []
-        for count in range(5):
-            for part in range(20):
-                told.append(f"{count} {part}")
+        for count in range(4):
+            cuts = Checkpoints(run.folder)
+            seen = latest_number(cuts)
+            while latest_number(cuts) < seen + 2:
+                told.append(f"{count} {len(told)}")
                 assert client.add(told[-1]) == len(told)
-            kill(run, "ledger/0")
+            strike(run, "ledger/0")
             assert client.entries() == told
+        stems = {path.name.partition(".")[0] for path in run.folder.journals.iterdir()}
+        assert stems == {"ledger-0", "ledger-1"}
+        assert len(list(run.folder.journals.iterdir())) <= 2 * 3  # of two cuts, and one begun
+    assert latest_of(run.folder).load("ledger/0") == told
+
+
+def latest_number(cuts: Checkpoints) -> int:
+    found = cuts.latest()
+    return 0 if found is None else found.manifest.number
+
+
+def test_a_cut_that_was_not_finished_changes_nothing(start: Launch) -> None:
+    program = ledgers(True)
+    with program.group("witness", restart=AGAIN):
+        program.add_node(lpml.Node(Late, False), label="witness")
+    with start(program) as run:
+        client = run.client("ledger/0")
+        client.add("before any")
+        run.checkpoint()
+        client.add("after the first")
+        run.client("witness/0").refuse()
+        with pytest.raises(lpml.LaunchError, match="witness/0: ValueError: not now"):
+            run.checkpoint()
+        assert client.add("after the second") == 3
+        strike(run, "ledger/0")
+        assert client.entries() == ["before any", "after the first", "after the second"]
+        client.add("last")
+        strike(run, "ledger/0")
+        assert client.entries()[3:] == ["last"]
+        assert status(run, "witness/0").restarts == 0
+
+
+class Late(Ledger):
+    """Can be saved until it refuses, which it does when the journal of the ledger has turned."""
+
+    _refuses = False
+
+    def refuse(self) -> None:
+        self._refuses = True
+
+    def save(self) -> Any:
+        if not self._refuses:
+            return []
+        directory = lpml.context().directory
+        assert directory is not None
+        assert until(lambda: (directory / "checkpoints" / "journal" / "ledger-0.2").exists())
+        raise ValueError("not now")
+
+
+def test_a_node_that_is_killed_while_a_cut_is_taken_is_what_it_was(start: Launch) -> None:
+    program = ledgers(True)
+    with program.group("witness", restart=AGAIN):
+        program.add_node(lpml.Node(Patient, False), label="witness")
+    with start(program) as run:
+        pid = needs_processes(run)
+        client = run.client("ledger/0")
+        client.add("before")
+        cut = threading.Thread(target=pytest.raises, args=(lpml.LaunchError, run.checkpoint))
+        cut.start()
+        assert until((run.folder.journals / "ledger-0.1").exists)
+        os.kill(pid, signal.SIGKILL)
+        cut.join()
+        (run.folder.path / "go").touch()
+        assert client.entries() == ["before"]
+        assert client.add("after") == 2
+        strike(run, "ledger/0")
+        assert client.entries() == ["before", "after"]
+
+
+class Patient(Ledger):
+    """Its state takes until somebody says so."""
+
+    def save(self) -> Any:
+        directory = lpml.context().directory
+        assert directory is not None
+        assert until((directory / "go").exists)
+        return []
+
+
+def test_what_is_undone_by_a_set_back_is_not_redone(start: Launch) -> None:
+    with start(ledgers(True, False)) as run:
+        kept, other = run.client("ledger/0"), run.client("ledger/1")
+        kept.add("saved")
+        run.checkpoint()
+        kept.add("undone")
+        other.add("undone")
+        strike(run, "ledger/1")  # it keeps no journal, so all go back
+        assert (kept.entries(), other.entries()) == (["saved"], [])
+        assert status(run, "ledger/0").restarts == 1
+        assert kept.add("anew") == 2
+        strike(run, "ledger/0")
+        assert kept.entries() == ["saved", "anew"]
+        assert status(run, "ledger/1").restarts == 1
+        run.checkpoint()
+        strike(run, "ledger/0")
+        assert kept.entries() == ["saved", "anew"]
+
+
+def test_a_resumed_run_goes_on_from_its_checkpoint_and_redoes_nothing(start: Launch) -> None:
+    with start(ledgers(True)) as run:
+        client = run.client("ledger/0")
+        client.add("saved")
+        run.checkpoint()
+        client.add("undone")
+        strike(run, "ledger/0")
+        assert client.entries() == ["saved", "undone"]
+        left = {path.name: path.read_bytes() for path in run.folder.journals.iterdir()}
+    run.folder.journals.mkdir()
+    for name, content in left.items():  # as a launcher that was killed leaves them
+        (run.folder.journals / name).write_bytes(content)
+    with start(ledgers(True), resume=run.folder.path) as again:
+        client = again.client("ledger/0")
+        assert client.entries() == ["saved"]
+        client.add("anew")
+        strike(again, "ledger/0")
+        assert client.entries() == ["saved", "anew"]
+
+
+class Torn(Ledger):
+    """Is killed in the middle of a record."""
+
+    def tear(self, entry: str) -> None:
+        def half(file: int, parts: Any) -> int:
+            whole = b"".join(parts)
+            os.write(file, whole[: -len(entry) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+        os.writev = half
+        self.add(entry)
+
+
+def test_half_a_record_was_never_acknowledged(start: Launch) -> None:
+    with start(ledgers(True, service=Torn)) as run:
+        needs_processes(run)
+        client = run.client("ledger/0")
+        client.add("whole")
+        with pytest.raises(lpml.NodeUnavailable):
+            client.tear("half a record")
+        assert client.entries() == ["whole"]
+        assert client.add("more") == 2
+        strike(run, "ledger/0")
+        assert client.entries() == ["whole", "more"]
+
+
+class Full(Ledger):
+    """Its disk is full beyond so many bytes."""
+
+    def limit(self, size: int) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of this kind")
+def test_what_cannot_be_journaled_is_not_done_and_the_caller_knows(start: Launch) -> None:
+    with start(ledgers(True, service=Full)) as run:
+        needs_processes(run)
+        client = run.client("ledger/0")
+        client.add("a" * 100)
+        client.limit(4000)
+        with pytest.raises(lpml.LaunchError, match=r"ledger-0\.0 cannot be written: File too lar"):
+            client.add("b" * 5000)  # its beginning could be
+        assert client.add("c" * 100) == 2
+        strike(run, "ledger/0")
+        assert client.entries() == ["a" * 100, "c" * 100]
+
+
+class Weak(Ledger):
+    """Its second attempt does not get through its journal."""
+
+    def redo(self, record: bytes) -> None:
+        super().redo(record)
+        if lpml.context().attempt == 1 and record == b"b":
+            raise ValueError("too weak")
+
+
+def test_a_node_that_dies_again_while_it_redoes_begins_anew(start: Launch) -> None:
+    with start(ledgers(True, True, service=Weak)) as run:
+        client = run.client("ledger/0")
+        for entry in "abc":
+            client.add(entry)
+        strike(run, "ledger/0")
+        assert until(lambda: status(run, "ledger/0").restarts == 2)
+        assert client.entries() == ["a", "b", "c"]
+        assert status(run, "ledger/1").restarts == 0
+    text = run.folder.log_file("ledger/0").read_text()
+    assert "redoing its journal raised ValueError: too weak" in text
+
+
+def test_a_damaged_journal_ends_the_run_with_its_name(start: Launch) -> None:
+    program = lpml.Program("ledgers")
+    with program.group("ledger", restart=lpml.Restart.on_failure(1, backoff=0.01)):
+        program.add_node(lpml.Node(Ledger), label="ledger")
+    run = start(program)
+    client = run.client("ledger/0")
+    client.add("something")
+    client.add("something else")
+    path = run.folder.journals / "ledger-0.0"
+    content = bytearray(path.read_bytes())
+    content[17] ^= 1
+    path.write_bytes(content)
+    with lpml.deadline(20.0):
+        if client.pid() == os.getpid():
+            client.fail()
+        else:
+            os.kill(client.pid(), signal.SIGKILL)
+    with pytest.raises(
+        lpml.NodeError, match=r"the record at byte 0 has a wrong checksum; .*resume"
+    ):
+        run.wait(30.0)
+
+
+class NoRedo:
+    """Keeps a journal of which nothing can be redone."""
+
+    def __init__(self) -> None:
+        lpml.context().keep_journal()
+
+    def save(self) -> None:
+        """Nothing."""
+
+    def restore(self, state: None) -> None:
+        """Nothing."""
+
+
+class TooEarly(Ledger):
+    """Journals what its constructor does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add("too early")
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        (NoRedo, r"NoRedo keeps a journal and has not all of save\(\)"),
+        (TooEarly, "by a constructo"),
+    ],
+)
+def test_what_can_be_of_no_use_is_refused(start: Launch, service: type, words: str) -> None:
+    program = lpml.Program("wrong")
+    program.add_node(lpml.Node(service))
+    with pytest.raises(lpml.NodeError, match=words):
+        start(program).wait(30.0)
+
+
+def test_a_long_journal_has_a_checkpoint_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lpml.record.journal.LIMIT", 1000)
+    with lpml.launch(ledgers(True), "local_mt", directory=tmp_path, terminal=False) as run:
+        client, cuts = run.client("ledger/0"), Checkpoints(run.folder)
+        client.add("a" * 900)
+        assert cuts.latest() is None
+        client.add("b" * 900)
+        assert until(lambda: latest_number(cuts) == 1)
+        assert [path.name for path in run.folder.journals.iterdir()] == ["ledger-0.1"]
+        strike(run, "ledger/0")
+        assert len(client.entries()) == 2
+
+
+def test_without_a_run_nothing_is_journaled_and_what_was_not_announced_is_refused() -> None:
+    ledger = Ledger()
+    assert ledger.add("a") == 1
+    with lpml.testing.node("ledger/0"), pytest.raises(lpml.UsageError, match="keep_journal"):
+        lpml.context().journal(b"a")

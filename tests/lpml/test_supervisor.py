@@ -246,7 +246,8 @@ def anything(
     if what == "stop":
         return supervisor.stop(now, "r", timeout=draw(st.none() | st.floats(0, 20)))
     if what == "ready":
-        return supervisor.ready(node, now, has_run=draw(st.booleans()))
+        drawn = {name: draw(st.booleans()) for name in ("has_run", "journaled")}
+        return supervisor.ready(node, now, **drawn)
     if what == "returned":
         return supervisor.returned(node, now)
     if what == "failed":
@@ -375,6 +376,55 @@ def test_a_stateful_node_without_a_checkpoint_ends_the_run() -> None:
     supervisor.exited("s", 1.0, "gone", clean=False)
     assert supervisor.verdict.failure is not None
     assert "no checkpoint" in supervisor.verdict.failure.reason
+
+
+def journaling(*nodes: str, **units: str) -> Supervisor:
+    """All have state; all but the first keep a journal."""
+    policy = Restart.on_failure(None, backoff=0.0)
+    supervisor = Supervisor(
+        nodes, policies=dict.fromkeys(nodes, policy), stateful=nodes, units=units
+    )
+    supervisor.start(0.0)
+    for node in nodes:
+        supervisor.ready(node, 0.0, has_run=True, journaled=node != nodes[0])
+    return supervisor
+
+
+def test_a_node_with_a_journal_starts_again_alone_without_a_checkpoint_too() -> None:
+    supervisor = journaling("s", "j", "k")
+    assert supervisor.exited("j", 1.0, "gone", clean=False) == []
+    assert supervisor.tick(1.0) == [Decision("start", "j", 1)]
+    assert supervisor.exited("j", 1.1, "gone before it was ready", clean=False) == []
+    assert supervisor.tick(1.1) == [Decision("start", "j", 2)]
+    (first, second) = supervisor.verdict.take_accidents()
+    assert first.what == "restart 1 in 0 s, and what it has journaled is redone"
+    assert second.failure.node == "j"
+
+
+def test_a_node_with_a_journal_is_set_back_with_the_others() -> None:
+    supervisor = journaling("s", "j")
+    supervisor.has_cut = True
+    supervisor.exited("j", 1.0, "gone", clean=False)
+    supervisor.exited("s", 1.0, "gone", clean=False)
+    assert supervisor.tick(1.0) == [Decision("start", n, 1, afresh=True) for n in ("s", "j")]
+    supervisor.exited("j", 1.1, "gone before it was ready", clean=False)
+    assert supervisor.tick(1.1) == [Decision("start", "j", 2)]
+
+
+def test_who_shares_a_process_with_a_state_without_a_journal_is_set_back() -> None:
+    supervisor = journaling("s", "j", "k", s="one", j="one")
+    supervisor.has_cut = True
+    assert supervisor.exited("j", 1.0, "gone", clean=False) == do("end", "s", "k")
+    supervisor.exited("s", 1.0, "killed", clean=False)
+    supervisor.exited("k", 1.0, "killed", clean=False)
+    assert supervisor.tick(1.0) == [Decision("start", n, 1, afresh=True) for n in ("s", "j", "k")]
+
+
+def test_who_shares_a_process_with_a_journal_starts_again_with_it() -> None:
+    supervisor = journaling("s", "j", "k", j="one", k="one")
+    assert supervisor.exited("j", 1.0, "gone", clean=False) == do("end", "k")
+    supervisor.exited("k", 1.0, "killed", clean=False)
+    assert supervisor.tick(1.0) == [Decision("start", n, 1) for n in ("j", "k")]
 
 
 def test_a_node_that_always_restarts_is_retired_when_it_returns() -> None:
