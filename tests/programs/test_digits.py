@@ -129,6 +129,28 @@ def test_a_worker_leaves_when_the_program_stops() -> None:
     assert ps.statistics().departed == ("worker/0",)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_worker_goes_on_when_its_server_was_replaced_during_its_call(overlap: bool) -> None:
+    ps = server(max_updates=5)
+
+    class Replaced:
+        """A server each third call of which is under way when it dies."""
+
+        calls = 0
+        pull, leave = ps.pull, ps.leave
+
+        def exchange(self, *args: Any, **kwargs: Any) -> Any:
+            snapshot = ps.exchange(*args, **kwargs)
+            self.calls += 1
+            if self.calls % 3 == 0:
+                raise lpml.NodeUnavailable("it died, and has the update all the same")
+            return snapshot
+
+    replaced: Any = Replaced()
+    digits.Worker(replaced, overlap=overlap).run()
+    assert (ps.statistics().version, ps.statistics().members) == (5, ())
+
+
 def test_a_worker_reports_its_loss(tmp_path: Path) -> None:
     ps = server(max_updates=20)
     with node("worker/0", directory=tmp_path):
