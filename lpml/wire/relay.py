@@ -87,20 +87,20 @@ class Relay:
         """
         with self._changed:
             self._changed.wait_for(lambda: identity not in self._coming)
-            shared = find(identity)
-            if shared is None:
-                self._coming.add(identity)
-                client = self._owners.setdefault(owner, _client_of(owner))
+            known = find(identity)
+            if known is not None:
+                self._kept[owner] = known
+                return known
+            self._coming.add(identity)
+            client = self._owners.get(owner) or _client_of(owner)
+            self._owners[owner] = client
         try:
-            if shared is None:
-                shared = _fetch_from(client, owner, identity)
+            shared = self._kept[owner] = _fetch_from(client, owner, identity)
+            return shared
         finally:
             with self._changed:
                 self._coming.discard(identity)
-                if shared is not None:
-                    self._kept[owner] = shared
                 self._changed.notify_all()
-        return shared
 
 
 @final

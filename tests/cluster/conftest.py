@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = str(Path(__file__).parent)
     repeated = [item for item in items if str(item.path).startswith(here)]
     for item in repeated:
-        if item.path.name == "test_suites.py" and "start" not in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if item.path.name == "test_suites.py" and not {"start", "launcher"} & set(fixtures):
             items.remove(item)
 
 

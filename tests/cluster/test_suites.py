@@ -10,8 +10,9 @@ import pytest
 import lpml
 from tests.lpml.test_every_launcher import *  # noqa: F403
 from tests.lpml.test_every_launcher import Launch
+from tests.lpml.test_faults import *  # type: ignore[assignment]  # noqa: F403
 from tests.lpml.test_restarts import *  # type: ignore[assignment]  # noqa: F403
-from tests.lpml.test_resume import *  # noqa: F403
+from tests.lpml.test_resume import *  # type: ignore[assignment]  # noqa: F403
 from tests.lpml.test_scaling import *  # type: ignore[assignment]  # noqa: F403
 
 
@@ -21,3 +22,9 @@ def start(cluster: str, tmp_path: Path) -> Launch:
     options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
     options["address"] = cluster
     return lambda program, **changes: lpml.launch(program, "ray", **{**options, **changes})
+
+
+@pytest.fixture  # type: ignore[no-redef]
+def launcher(cluster: str) -> list[str]:
+    """Words of `lpml run`."""
+    return ["--launch=ray", f"--address={cluster}"]

@@ -21,6 +21,7 @@ import pytest
 
 import lpml
 from lpml.launchers import NodeStatus, Run
+from lpml.launchers.rendezvous import runs
 from lpml.record.checkpoints import Checkpoint, Checkpoints, latest_of
 
 Launch = Callable[..., Run]
@@ -50,6 +51,18 @@ def until(predicate: Callable[[], bool], seconds: float = GOES_ON_WITHIN) -> boo
 def nodes_of(run: Run) -> dict[str, NodeStatus]:
     """Every node as the launcher knows it, without asking the node."""
     return {node.name: node for node in run._describe({}).nodes}
+
+
+def socket_of(run: Run) -> Path:
+    """Where the first node is called from its own host."""
+    return Path(run.status().nodes[0].address.partition("@")[0].removeprefix("unix:"))
+
+
+def pid_of(run: Run, node: str) -> int:
+    """The process of a node, of which a launcher on several hosts knows only what it is told."""
+    pid = next(each.pid for each in run.status().nodes if each.name == node)
+    assert pid > 0
+    return pid
 
 
 def all_run(run: Run) -> bool:
@@ -164,8 +177,9 @@ def kill_some(
         pause.wait(dice.uniform(0.0, 0.4))
         assert until(lambda: all_run(run), patience), nodes_of(run)
         victim = dice.choice(list(nodes_of(run).values()))
+        pid = pid_of(run, victim.name)
         for number in numbers:
-            os.kill(victim.pid, number)
+            os.kill(pid, number)
         assert until(functools.partial(was_replaced, run, victim), patience), nodes_of(run)
     assert until(lambda: all_run(run), patience), nodes_of(run)
 
@@ -250,7 +264,7 @@ def test_a_stopped_node_delays_the_run_and_its_stop_and_no_more(start: Launch, v
         program.add_node(lpml.Node(Mover, giver, taker), label="mover")
     with start(program) as run:
         assert until(lambda: all_run(run))
-        os.kill(nodes_of(run)[victim].pid, signal.SIGSTOP)
+        os.kill(pid_of(run, victim), signal.SIGSTOP)
         if victim == "account/0":
             with pytest.raises(lpml.CallTimeout), lpml.deadline(0.2):
                 run.client(victim).parts()
@@ -269,7 +283,7 @@ def test_a_stopped_node_costs_its_callers_their_deadline_and_goes_on_when_it_may
         assert until(lambda: all_run(run))
         stopped, going_on = run.client("account/0"), run.client("account/1")
         assert stopped.add_for("me", 1) == 1
-        pid = nodes_of(run)["account/0"].pid
+        pid = pid_of(run, "account/0")
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(lpml.CallTimeout, match="account/0"), lpml.deadline(0.2):
             stopped.parts()
@@ -278,7 +292,7 @@ def test_a_stopped_node_costs_its_callers_their_deadline_and_goes_on_when_it_may
         assert nodes_of(run)["account/0"].restarts == 0, "only a death is answered"
         os.kill(pid, signal.SIGCONT)
         assert stopped.add_for("me", 1) == 2
-        assert nodes_of(run)["account/0"].pid == pid
+        assert pid_of(run, "account/0") == pid
 
 
 def test_a_stopped_node_is_named_where_no_checkpoint_can_be_taken(
@@ -292,7 +306,7 @@ def test_a_stopped_node_is_named_where_no_checkpoint_can_be_taken(
     program.add_node(lpml.Node(Account), label="account")
     with start(program) as run:
         assert until(lambda: all_run(run))
-        pid = nodes_of(run)["account/0"].pid
+        pid = pid_of(run, "account/0")
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(lpml.LaunchError, match="account/0 did not answer"):
             run.checkpoint()
@@ -408,8 +422,8 @@ def test_rubbish_harms_nobody_but_its_sender(start: Launch) -> None:
     with start(program) as run:
         client = run.client("account/0")
         assert client.add_for("me", 1) == 1
-        address = run.status().nodes[0].address.removeprefix("unix:")
-        for path in [address, str(Path(address).parent / "control.sock")]:
+        control = next(each.control for each in runs() if each.run == run.folder.name)
+        for path in [str(socket_of(run)), control.removeprefix("unix:")]:
             for size in (0, 1, 7, 24, 1000, 100_000):
                 with socket.socket(socket.AF_UNIX) as peer:
                     peer.connect(path)
@@ -452,7 +466,7 @@ def test_another_user_is_refused_by_the_folder_and_by_the_node(start: Launch) ->
 
     with start(program) as run:
         assert run.client("account/0").add_for("me", 1) == 1
-        path = Path(run.status().nodes[0].address.removeprefix("unix:"))
+        path = socket_of(run)
         assert ask(path) == "denied"
         opened = [path, path.parent, path.parent.parent, path.parent.parent.parent]
         for place in opened[1:]:  # even if somebody opens the folder

@@ -37,7 +37,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
 def until(predicate: Callable[[], bool]) -> bool:
     """Whether it comes true within a while."""
     pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(1500))
+    return any(predicate() or pause.wait(0.01) for _ in range(3000))
 
 
 class Account:
@@ -469,10 +469,13 @@ def curve_of(folder: RunFolder) -> list[tuple[int, float]]:
     return [(row["step"], row["params"]) for row in rows]
 
 
-def killed_and_resumed(runs: Path, steps: int, kills: int, seed: int) -> RunFolder:
+def killed_and_resumed(
+    runs: Path, steps: int, kills: int, seed: int, launcher: list[str]
+) -> RunFolder:
     """A run whose launcher is killed so often, at random times, and that is resumed each time."""
     dice, pause = random.Random(seed), threading.Event()
     words = ["run", "program.py", "--plain", "--checkpoint-every=0.1", f"--steps={steps}"]
+    words += launcher
     process = lpml_process(*words, runs=runs)
     try:
         assert until(lambda: bool(RunFolder.all(runs)))
@@ -508,6 +511,12 @@ def exited(process: subprocess.Popen[str]) -> bool:
 
 
 @pytest.fixture
+def launcher() -> list[str]:
+    """Words of `lpml run`, for the run that is disturbed."""
+    return []
+
+
+@pytest.fixture
 def uninterrupted(tmp_path: Path) -> Callable[[int], RunFolder]:
     """The run that nobody disturbs."""
 
@@ -523,37 +532,37 @@ def uninterrupted(tmp_path: Path) -> Callable[[int], RunFolder]:
     return run
 
 
-def compare(tmp_path: Path, quiet: RunFolder, steps: int, kills: int) -> None:
+def compare(tmp_path: Path, quiet: RunFolder, steps: int, kills: int, launcher: list[str]) -> None:
     runs = tmp_path / "disturbed"
     runs.mkdir()
     (runs / "program.py").write_text(textwrap.dedent(SYNCHRONOUS))
-    folder = killed_and_resumed(runs, steps, kills, seed=kills)
+    folder = killed_and_resumed(runs, steps, kills, kills, launcher)
     assert digest_of(folder) == digest_of(quiet)
     assert curve_of(folder) == curve_of(quiet)
 
 
 def test_a_synchronous_run_that_is_killed_and_resumed_is_bit_equal(
-    tmp_path: Path, uninterrupted: Callable[[int], RunFolder]
+    tmp_path: Path, uninterrupted: Callable[[int], RunFolder], launcher: list[str]
 ) -> None:
-    compare(tmp_path, uninterrupted(150), 150, kills=2)
+    compare(tmp_path, uninterrupted(150), 150, kills=2, launcher=launcher)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_synchronous_run_that_is_killed_twenty_times_is_bit_equal(
-    tmp_path: Path, uninterrupted: Callable[[int], RunFolder]
+    tmp_path: Path, uninterrupted: Callable[[int], RunFolder], launcher: list[str]
 ) -> None:
-    compare(tmp_path, uninterrupted(2000), 2000, kills=20)
+    compare(tmp_path, uninterrupted(2000), 2000, kills=20, launcher=launcher)
 
 
 def test_a_preempted_run_saves_says_so_and_goes_on(
-    tmp_path: Path, uninterrupted: Callable[[int], RunFolder]
+    tmp_path: Path, uninterrupted: Callable[[int], RunFolder], launcher: list[str]
 ) -> None:
     quiet = uninterrupted(100)
     runs = tmp_path / "preempted"
     runs.mkdir()
     (runs / "program.py").write_text(textwrap.dedent(SYNCHRONOUS))
-    process = lpml_process("run", "program.py", "--plain", "--steps=100", runs=runs)
+    process = lpml_process("run", "program.py", "--plain", "--steps=100", *launcher, runs=runs)
     assert until(lambda: bool(RunFolder.all(runs)))
     (folder,) = RunFolder.all(runs)
     assert until(lambda: folder.metrics_file("server/0").exists())
