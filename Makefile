@@ -43,7 +43,8 @@ test-slow: check
 	$(python) -m pytest $(PYTEST)
 
 test-ray: .venv-ray/.has-ray
-	.venv-ray/bin/python -m pytest tests/cluster tests/lpml/test_tls.py -q
+	.venv-ray/bin/python -m pytest -m "not slow" tests/cluster tests/lpml/test_tls.py \
+	  tests/lpml/test_relay.py tests/lpml/test_hosts.py -q $(PYTEST)
 
 check: .venv/.has-dev
 	$(python) -m ruff check .
