@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -100,6 +101,17 @@ def _connect(address: str | None) -> None:
 
 
 def _init(address: str | None) -> None:
+    global _folder
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _initialise(address)
+    finally:  # Ray takes SIGTERM for itself, and a preempted run would not be saved
+        ours = threading.current_thread() is threading.main_thread()
+        if ours and before not in (None, signal.SIG_DFL):
+            signal.signal(signal.SIGTERM, before)
+
+
+def _initialise(address: str | None) -> None:
     global _folder
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     options |= {"configure_logging": False}
