@@ -3,9 +3,9 @@
     python -m benchmarks.kills [--only digits] [--kills 200] [--stops 5] [--seed 0] [--json]
 
 Each run has restart policies for all its nodes and takes checkpoints. The server of the digits
-keeps a journal, unless `--no-journal` says that all nodes are set back when it dies. A node is killed when all
-nodes serve, after a random pause. Afterwards the run goes on to the end that a fault-free run has,
-and its result is shown beside those of `--fault-free` such runs.
+keeps a journal, unless `--no-journal` says that all nodes are set back when it dies. A node is
+killed when all nodes serve, after a random pause. Afterwards the run goes on to the end that a
+fault-free run has, and its result is shown beside those of `--fault-free` such runs.
 
 What is counted:
 
@@ -263,7 +263,11 @@ def with_deaths(program: lpml.Program, options: Any, runs: str) -> tuple[Found, 
             if not until(run, lambda: all_run(run), options.patience):
                 break
             time.sleep(dice.uniform(0.0, 1.0))
-            alive = [node for node in nodes_of(run).values() if node.state == "running"]
+            alive = [
+                node
+                for node in nodes_of(run).values()
+                if node.state == "running" and options.victim in node.group
+            ]
             if over(run) or not alive:
                 break
             victim = dice.choice(alive)
@@ -375,6 +379,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", default="", help="digits or dqn")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--victim", default="", help="only nodes of this group, such as server")
     parser.add_argument("--stops", type=int, default=10, help="of the kills that are stops instead")
     parser.add_argument("--fault-free", type=int, default=3, help="runs without faults")
     parser.add_argument("--updates", type=int, default=2000, help="of the digits")
