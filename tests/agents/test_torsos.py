@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import haiku as hk
 import jax
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from lpml.agents import AbstractBuilder
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.agents.ppo import PPOBuilder, PPOConfig
-from lpml.agents.torsos import are_frames
+from lpml.agents.torsos import are_frames, convolutions, convolve
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.experience import example_batch
 from lpml.nodes.learning import Experience
@@ -50,6 +51,40 @@ def test_frames_pass_through_convolutions(name: str) -> None:
     assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
         lambda leaf: leaf.shape, state
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [(20, 8, 4), (11, 4, 2), (7, 3, 1), (84, 8, 4)]
+)
+def test_what_is_differentiated_is_the_convolution(size: int, kernel: int, stride: int) -> None:
+    images_key, key = jax.random.split(jax.random.key(0))
+    images = jax.random.normal(images_key, (2, size, size - 1, 3))
+    w = jax.random.normal(key, (kernel, kernel, 3, 5))
+
+    def plain(images: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            images, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    outputs, vjp = jax.vjp(lambda images, w: convolve(images, w, stride), images, w)
+    expected, plain_vjp = jax.vjp(plain, images, w)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(convolve(images, w, stride), expected)
+    for gradient, right in zip(vjp(expected), plain_vjp(expected), strict=True):
+        np.testing.assert_allclose(gradient, right, rtol=1e-4, atol=1e-2)
+
+
+def test_parameters_are_named_and_drawn_as_haiku_does() -> None:
+    def theirs(images: Any) -> Any:
+        for layer in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+            images = hk.Conv2D(*layer)(images)
+        return images
+
+    images = np.zeros((2, 20, 20, 4), np.float32)
+    drawn = [
+        hk.transform(network).init(jax.random.key(0), images) for network in (convolutions, theirs)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *drawn)
 
 
 @pytest.mark.parametrize(
