@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -182,3 +183,32 @@ def test_the_program_solves_catch_and_leaves_a_policy(agent: str, runs: Path) ->
         step = environment.step(policy(observation))
         observation, total = step.observation, total + step.reward.sum()
     assert total / 20 >= 0.8
+
+
+def physics(name: str, package: str, extra: str, target: float) -> Any:
+    """A row of the next test, skipped where the package is not there."""
+    return pytest.param(
+        name,
+        target,
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec(package) is None,
+            reason=f"{package} is not there: pip install lpml[{extra}]",
+        ),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")  # theirs, while they are imported
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        physics("gymnax/CartPole-v1", "gymnax", "gymnax", 475.0),
+        physics("brax/inverted_pendulum:spring", "brax", "brax", 900.0),
+    ],
+)
+def test_ppo_learns_in_simulators_of_others(name: str, target: float, runs: Path) -> None:
+    made = on_device.program(env=name, target_return=target, max_seconds=600.0)
+    with running(made, "local_mp", timeout=850, directory=runs) as run:
+        outcome = run.wait(850)
+    assert (outcome.state, f"reached {target:g}" in outcome.reason) == ("finished", True)

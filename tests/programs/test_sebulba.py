@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 import lpml
@@ -39,7 +41,19 @@ def test_what_does_not_fit_is_found_before_anything_starts() -> None:
 @pytest.mark.usefixtures("runs")
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("agent", ["ppo", "impala"])
-@pytest.mark.parametrize("environment", ["CartPole-v1", "Catch", "jax/CartPole-v1", "jax/Catch"])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        *("CartPole-v1", "Catch", "jax/CartPole-v1", "jax/Catch"),
+        pytest.param(
+            "envpool/CartPole-v1",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("envpool") is None,
+                reason="envpool is not there: pip install lpml[envpool]",
+            ),
+        ),
+    ],
+)
 def test_it_solves(agent: str, environment: str) -> None:
     program = sebulba.program(agent, environment, max_seconds=300)  # type: ignore[arg-type]
     with lpml.launch(program, "local_mp") as run:
