@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any, final
 
@@ -68,7 +69,9 @@ class Batcher:
         if lead:
             place.lead()
 
-    def lead(self, turn: Callable[[], object], end: Callable[[], object]) -> None:
+    def lead(
+        self, turn: Callable[[], threading.Lock], end: Callable[[threading.Lock], object]
+    ) -> None:
         """Waits until the batch is full or its time is over, and serves it.
 
         Args:
@@ -77,11 +80,11 @@ class Batcher:
         token = current_call.set(None)  # the leader's own deadline is not that of the others
         try:
             batch = self._gather()
-            turn()
+            taken = turn()
             try:
                 self._serve(batch)
             finally:
-                end()
+                end(taken)
         finally:
             current_call.reset(token)
         with self._changed:

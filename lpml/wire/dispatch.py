@@ -95,6 +95,7 @@ class Dispatcher:
 
     def renew(self, scope: Scope) -> None:
         """What is behind the methods was replaced: from now on they run as code of `scope`."""
+        self.turn = threading.Lock()  # a call that was interrupted may have left with the last one
         for handler in self.handlers.values():
             if handler.batcher is not None:
                 handler.batcher = Batcher(handler.method, handler.spec, scope.clock)
@@ -110,26 +111,30 @@ class Dispatcher:
             self._calls += 1
             self._errors += error
 
-    def take_turn(self) -> None:
+    def take_turn(self) -> threading.Lock:
         """Takes the turn of the serial methods, within the deadline of the current call.
+
+        Returns:
+          What is to be given to `end_turn`.
 
         Raises:
           CallTimeout, CallCancelled: the call may not wait longer.
         """
-        if self.turn.acquire(False):
-            return
         clock = self.scope.clock
         while True:
-            left = clock.remaining(None)
-            if self.turn.acquire(timeout=0.1 if left is None else min(0.1, left)):
-                return
+            turn, left = self.turn, clock.remaining(None)
+            if turn.acquire(False) or turn.acquire(timeout=0.1 if left is None else min(0.1, left)):
+                if turn is self.turn:
+                    return turn
+                turn.release()  # of an attempt that has ended while we waited
+                continue
             check_call(clock.time())
             if left == 0:
                 raise CallTimeout(f"{self.node} was busy with another call until the deadline")
 
-    def end_turn(self) -> None:
+    def end_turn(self, turn: threading.Lock) -> None:
         """Gives the turn back."""
-        self.turn.release()
+        turn.release()
         wanted = self.wanted
         if wanted is not None:
             wanted()

@@ -129,14 +129,13 @@ class LocalMethod(Method):
             if not self._serial:
                 result = function(*args, **kwargs)
             else:
-                if not dispatcher.turn.acquire(False):
-                    dispatcher.take_turn()
+                turn = dispatcher.turn
+                if not turn.acquire(False):
+                    turn = dispatcher.take_turn()
                 try:
                     result = function(*args, **kwargs)
                 finally:
-                    dispatcher.turn.release()
-                    if dispatcher.wanted is not None:
-                        dispatcher.wanted()
+                    dispatcher.end_turn(turn)
             error = False
             return result
         except StopIteration:
