@@ -153,8 +153,8 @@ class Checkpointing:
             self._checkpoints.forget_journals()
 
     def close(self) -> None:
-        """The run has ended: who resumes it goes on from its last cut, and redoes nothing."""
-        if self._folder.journals.exists():
+        """The run has ended. Where it cannot be resumed, its journals are of no use."""
+        if self._folder.journals.exists() and self._checkpoints.latest() is None:
             self._checkpoints.forget_journals()
 
     @property

@@ -15,7 +15,8 @@ from lpml.record.folder import RunFolder
 def prepare(plan: Plan, path: Path | str) -> tuple[RunFolder, Checkpoint]:
     """The folder, and the cut to go on from; what was logged and journaled after it is undone.
 
-    Stateless nodes may be more or fewer than they were.
+    Unless all nodes with state kept journals: then they redo what came after the cut, and nothing
+    is undone. Stateless nodes may be more or fewer than they were.
 
     Raises:
       UsageError: the run still goes on, or the program has not the stateful nodes of the cut.
@@ -37,8 +38,10 @@ def prepare(plan: Plan, path: Path | str) -> tuple[RunFolder, Checkpoint]:
             f"{_words(there)}, and the program has {_words(here)}; "
             "give the program, and the arguments, that the run was started with"
         )
-    Checkpoints(folder).undo_metrics(cut)
-    Checkpoints(folder).forget_journals()
+    checkpoints = Checkpoints(folder)
+    if not checkpoints.are_journaled(cut):
+        checkpoints.undo_metrics(cut)
+        checkpoints.forget_journals()
     shutil.rmtree(folder.tensorboard, ignore_errors=True)  # made anew from the metrics
     return folder, cut
 

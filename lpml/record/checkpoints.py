@@ -149,8 +149,13 @@ class Checkpoints:
         """Removes a cut that will not be finished."""
         shutil.rmtree(part, ignore_errors=True)
 
+    def are_journaled(self, cut: Checkpoint) -> bool:
+        """Whether all states of a cut have journals from there on, so that nothing is lost."""
+        stems = journal.begun(self._folder.journals, cut.manifest.number)
+        return all(file_stem(node) in stems for node in cut.manifest.nodes)
+
     def forget_journals(self) -> None:
-        """The run is set back to a cut, or is over: nobody will redo what came after it.
+        """The run is set back to a cut: nobody will redo what came after it.
 
         Raises:
           LaunchError: the machine refuses.

@@ -229,7 +229,7 @@ def _content(path: Path, file: BinaryIO, head: bytes, at: int) -> bytes | None:
 def _damaged(path: Path, what: str) -> LaunchError:
     return LaunchError(
         f"the journal {path} is damaged: {what}; what was acknowledged since the last checkpoint "
-        "cannot be redone; `lpml resume` goes on from that checkpoint without it"
+        f"cannot be redone; remove {path.parent}, and `lpml resume` goes on from that checkpoint"
     )
 
 
@@ -244,6 +244,11 @@ def _files(folder: Path) -> list[tuple[str, int]]:
     except FileNotFoundError:
         return []
     return [(stem, int(number)) for stem, _, number in names if number.isdigit()]
+
+
+def begun(folder: Path, number: int) -> set[str]:
+    """The stems of the journals that began with a cut."""
+    return {stem for stem, begun in _files(folder) if begun == number}
 
 
 def highest(folder: Path) -> int:

@@ -182,6 +182,30 @@ def test_a_cut_that_was_not_finished_changes_nothing(start: Launch) -> None:
         assert status(run, "witness/0").restarts == 0
 
 
+class Restless(Ledger):
+    """Changes while its first state is taken, as where a call inside wakes."""
+
+    _saves = 0
+
+    def save(self) -> list[str]:
+        taken = list(self._entries)
+        self._saves += 1
+        if self._saves == 1:
+            self.add("while it was saved")
+        return taken
+
+
+def test_a_state_that_changes_while_it_is_taken_is_taken_again(start: Launch) -> None:
+    with start(ledgers(True, service=Restless)) as run:
+        client = run.client("ledger/0")
+        client.add("before")
+        run.checkpoint()
+        client.add("after")
+        assert latest_of(run.folder).load("ledger/0") == ["before", "while it was saved"]
+        strike(run, "ledger/0")
+        assert client.entries() == ["before", "while it was saved", "after"]
+
+
 class Late(Ledger):
     """Can be saved until it refuses, which it does when the journal of the ledger has turned."""
 
@@ -248,24 +272,25 @@ def test_what_is_undone_by_a_set_back_is_not_redone(start: Launch) -> None:
         assert kept.entries() == ["saved", "anew"]
 
 
-def test_a_resumed_run_goes_on_from_its_checkpoint_and_redoes_nothing(start: Launch) -> None:
-    with start(ledgers(True)) as run:
+@pytest.mark.parametrize("other", [True, False])
+def test_a_resumed_run_has_lost_nothing_if_all_who_have_state_keep_journals(
+    start: Launch, other: bool
+) -> None:
+    with start(ledgers(True, other)) as run:
         client = run.client("ledger/0")
         client.add("saved")
         run.checkpoint()
-        client.add("undone")
-        strike(run, "ledger/0")
-        assert client.entries() == ["saved", "undone"]
-        left = {path.name: path.read_bytes() for path in run.folder.journals.iterdir()}
-    run.folder.journals.mkdir()
-    for name, content in left.items():  # as a launcher that was killed leaves them
-        (run.folder.journals / name).write_bytes(content)
-    with start(ledgers(True), resume=run.folder.path) as again:
+        client.add("journaled")
+    with start(ledgers(True, other), resume=run.folder.path) as again:
         client = again.client("ledger/0")
-        assert client.entries() == ["saved"]
+        known = ["saved", "journaled"] if other else ["saved"]
+        assert client.entries() == known
         client.add("anew")
-        strike(again, "ledger/0")
-        assert client.entries() == ["saved", "anew"]
+        if other:
+            strike(again, "ledger/0")
+        assert client.entries() == [*known, "anew"]
+    with start(ledgers(True, other), resume=run.folder.path) as last:
+        assert last.client("ledger/0").entries() == ([*known, "anew"] if other else ["saved"])
 
 
 class Torn(Ledger):
