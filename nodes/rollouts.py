@@ -35,6 +35,8 @@ class _Actor:
     params: deque[Params] = field(default_factory=deque)
     made: deque[_Rollout] = field(default_factory=deque)
     future: lpml.Future[None] | None = None
+    ended: bool = False
+    """Whether the thread makes no more rollouts."""
     acting: float = 0.0
     waiting: float = 0.0
 
@@ -105,10 +107,11 @@ class Rollouts:
         """
         self._hand_out(1)
         with self._changed:
-            self._changed.wait_for(lambda: all(a.made or _failed(a) for a in self._actors))
+            self._changed.wait_for(lambda: all(a.made or a.ended for a in self._actors))
             for actor in self._actors:
                 if not actor.made and actor.future is not None:
                     actor.future.result()
+                    self._clock.check()  # it raised nothing: the program stops
             rollouts = [actor.made.popleft() for actor in self._actors]
         self._note([rollout.sums for rollout in rollouts])
         data = self._join([rollout.data for rollout in rollouts])
@@ -155,6 +158,7 @@ class Rollouts:
         finally:
             actor.source.close()
             with self._changed:
+                actor.ended = True
                 self._changed.notify_all()
 
     def _next_params(self, actor: _Actor) -> Params | None:
@@ -200,7 +204,3 @@ class Rollouts:
             metrics["episode_length"] = sum(float(s.lengths) for s in self._recent) / whole
         self._logged, self._recent = (now, self.steps), []
         self._context.log(metrics, step=self.taken * self._batches)
-
-
-def _failed(actor: _Actor) -> bool:
-    return actor.future is not None and actor.future.done()
