@@ -11,6 +11,7 @@ import lpml
 from tests.lpml.test_every_launcher import *  # noqa: F403
 from tests.lpml.test_every_launcher import Launch
 from tests.lpml.test_faults import *  # type: ignore[assignment]  # noqa: F403
+from tests.lpml.test_journal import *  # noqa: F403
 from tests.lpml.test_restarts import *  # type: ignore[assignment]  # noqa: F403
 from tests.lpml.test_resume import *  # type: ignore[assignment]  # noqa: F403
 from tests.lpml.test_scaling import *  # type: ignore[assignment]  # noqa: F403

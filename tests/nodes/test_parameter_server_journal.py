@@ -55,7 +55,8 @@ class Life:
 
 def assert_equal(found: Any, expected: Any) -> None:
     """To the bit."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    structures: Any = jax.tree.structure(found), jax.tree.structure(expected)
+    assert structures[0] == structures[1]
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
