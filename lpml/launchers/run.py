@@ -65,6 +65,7 @@ class Run:
             units={node.name: node.process for node in plan.nodes if uses_processes(plan.launch)},
             stateful=[node.name for node in plan.nodes if node.stateful],
             attempts={} if resumed is None else _one_more(resumed.manifest.attempts),
+            journaled=() if resumed is None else _journaled(folder, resumed),
         )
         self._engine = load(plan.launch)(plan, folder, sockets)
         checkpointing = Checkpointing(
@@ -331,6 +332,13 @@ class Run:
 
 def _one_more(attempts: Mapping[str, int]) -> dict[str, int]:
     return {node: attempt + 1 for node, attempt in attempts.items()}
+
+
+def _journaled(folder: RunFolder, cut: Checkpoint) -> tuple[str, ...]:
+    """Who redoes a journal when a run goes on from a cut: all who have state, or nobody."""
+    from lpml.record.checkpoints import Checkpoints
+
+    return tuple(cut.manifest.nodes) if Checkpoints(folder).are_journaled(cut) else ()
 
 
 _live: weakref.WeakSet[Run] = weakref.WeakSet()

@@ -48,6 +48,7 @@ class Supervisor:
       units: `{node: unit}`: nodes of one unit die together, and start again together.
       stateful: nodes whose state is saved; `Reach` says what that means for a restart.
       attempts: `{node: attempts before}`; 0 where it says nothing.
+      journaled: nodes that have journals to redo from a run before.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Supervisor:
         units: Mapping[str, str] | None = None,
         stateful: Collection[str] = (),
         attempts: Mapping[str, int] | None = None,
+        journaled: Collection[str] = (),
     ) -> None:
         policies = policies or {}
         self.has_cut = False
@@ -70,7 +72,9 @@ class Supervisor:
         """Whether a stop waits for a last cut (`saved`) before nodes are told to end."""
         self._nodes = {
             name: NodeRecord(
-                Budget(policies.get(name, Restart.never())), attempt=(attempts or {}).get(name, 0)
+                Budget(policies.get(name, Restart.never())),
+                attempt=(attempts or {}).get(name, 0),
+                journaled=name in journaled,
             )
             for name in nodes
         }

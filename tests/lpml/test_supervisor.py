@@ -401,6 +401,15 @@ def test_a_node_with_a_journal_starts_again_alone_without_a_checkpoint_too() -> 
     assert second.failure.node == "j"
 
 
+def test_a_node_that_has_a_journal_of_a_run_before_starts_again_alone_from_the_first() -> None:
+    policies = dict.fromkeys("ab", Restart.on_failure(None, backoff=0.0))
+    supervisor = Supervisor("ab", policies=policies, stateful="ab", journaled="ab")
+    supervisor.has_cut = True
+    supervisor.start(0.0)
+    supervisor.exited("b", 1.0, "killed in its constructor", clean=False)
+    assert supervisor.tick(1.0) == [Decision("start", "b", 1)]
+
+
 def test_a_node_with_a_journal_is_set_back_with_the_others() -> None:
     supervisor = journaling("s", "j")
     supervisor.has_cut = True
