@@ -68,7 +68,7 @@ def test_what_is_differentiated_is_the_convolution(size: int, kernel: int, strid
 
     outputs, vjp = jax.vjp(lambda images, w: convolve(images, w, stride), images, w)
     expected, plain_vjp = jax.vjp(plain, images, w)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(outputs), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(convolve(images, w, stride), expected)
     for gradient, right in zip(vjp(expected), plain_vjp(expected), strict=True):
         np.testing.assert_allclose(gradient, right, rtol=1e-4, atol=1e-2)
