@@ -13,14 +13,15 @@ import numpy as np
 _LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, kernel, stride
 
 
-def are_frames(observation: Any) -> bool:
+def are_frames(observation: Any, lead: int = 0) -> bool:
     """Whether observations are frames of pixels: one array of bytes, `[H, W, C]`.
 
     Args:
-      observation: of an `EnvironmentSpec`.
+      observation: of an `EnvironmentSpec`, or such arrays.
+      lead: axes before these.
     """
     leaves = jax.tree.leaves(observation)
-    return len(leaves) == 1 and len(leaves[0].shape) == 3 and leaves[0].dtype == np.uint8
+    return len(leaves) == 1 and len(leaves[0].shape) == lead + 3 and leaves[0].dtype == np.uint8
 
 
 def of_frames(frames: jax.Array, w_init: Any = None) -> jax.Array:

@@ -16,7 +16,7 @@ class DQNConfig:
       UsageError: a number is out of range.
     """
 
-    # The network: hidden layers; images pass the convolutions of Mnih et al. before them.
+    # The network: hidden layers; images of bytes pass the convolutions of Mnih et al. first.
     hidden_sizes: tuple[int, ...] = (64, 64)
     # Whether value and advantages have a stream each (Wang et al.).
     dueling: bool = True

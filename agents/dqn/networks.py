@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lpml.agents.dqn.config import DQNConfig
-from lpml.agents.torsos import convolutions
+from lpml.agents.torsos import are_frames, of_frames
 from lpml.nodes import Params
 from lpml.nodes.environment import EnvironmentSpec
 
@@ -31,8 +31,8 @@ class QNetwork(NamedTuple):
 def make_network(spec: EnvironmentSpec, config: DQNConfig) -> QNetwork:
     """The network for observations and actions of `spec`, whose actions are discrete.
 
-    An observation that is one array `[H, W, C]` is an image; any other tree of arrays is
-    flattened. Integers of 8 bits are scaled to [0, 1].
+    An observation that is one array of bytes `[H, W, C]` is an image; any other tree of arrays
+    is flattened. Integers of 8 bits are scaled to [0, 1].
     """
     assert spec.num_actions is not None
     num_actions = spec.num_actions
@@ -55,10 +55,10 @@ def make_network(spec: EnvironmentSpec, config: DQNConfig) -> QNetwork:
 
 def torso(observation: Any) -> jax.Array:
     """Observations `[B, ...]` as features `[B, F]` of float32."""
-    leaves = [_as_float(leaf) for leaf in jax.tree.leaves(observation)]
-    if len(leaves) == 1 and leaves[0].ndim == 4:
-        return _flat(convolutions(leaves[0]))
-    return jnp.concatenate([_flat(leaf) for leaf in leaves], axis=1)
+    leaves = jax.tree.leaves(observation)
+    if are_frames(observation, lead=1):
+        return of_frames(leaves[0])
+    return jnp.concatenate([_flat(_as_float(leaf)) for leaf in leaves], axis=1)
 
 
 def q_values(
