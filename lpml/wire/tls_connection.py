@@ -52,7 +52,9 @@ class TlsConnection:
         tune(plain)
         plain.setblocking(False)
         self._tls = context.wrap_socket(plain, server_side=server, do_handshake_on_connect=False)
-        self._lock = threading.Lock()  # the library bears no two threads; never held while waiting
+        # The library bears no two threads. Never held while waiting; taken twice where a garbage
+        # collection, which may tell the peer something, comes while we read.
+        self._lock = threading.RLock()
         self._wait = True
         self.owed = False
         """Whether the beginning of a message was encrypted, so that only it can follow."""
