@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lpml.testing.plugin import leak_check as leak_check
 
@@ -31,16 +31,12 @@ if _TWO_DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_TWO_DEVICES}".strip()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Settings of hypothesis, where a collected test uses it."""
-    if "hypothesis" in sys.modules:
-        from hypothesis import HealthCheck, settings
-
-        slow = [HealthCheck.too_slow]  # measures the machine, which may have others to serve
-        settings.register_profile(
-            "lpml", deadline=None, print_blob=True, suppress_health_check=slow
-        )
-        settings.load_profile("lpml")
+# At once: a test takes the profile that is loaded when it is defined. No deadline, and no complaint
+# about slowness: they measure the machine, which may have others to serve.
+settings.register_profile(
+    "lpml", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("lpml")
 
 
 @pytest.fixture(scope="session", autouse=True)

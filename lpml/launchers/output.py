@@ -136,7 +136,7 @@ class _Router(io.TextIOBase):
 
     def flush(self) -> None:
         target = self._target()
-        if target is not None:
+        if target is not None and not getattr(target, "closed", False):  # as a collected one may be
             target.flush()
 
     def isatty(self) -> bool:
