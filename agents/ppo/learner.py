@@ -125,7 +125,7 @@ def make_algorithm(config: PPOConfig, spec: EnvironmentSpec, network: Network) -
             )
             # As one vector, of which the optimiser takes the norm as well: it is computed once.
             flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads)])
-            parts["grad_norm"] = optax.global_norm(flat)
+            parts["grad_norm"] = jnp.sqrt(jnp.sum(flat**2))
             with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic mixes types
                 changes, optimizer_state = optimizer.update(grads, optimizer_state, params)
             return (optax.apply_updates(params, changes), optimizer_state), parts
