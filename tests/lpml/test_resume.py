@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,9 +275,7 @@ def test_all_nodes_are_set_back_together(start: Launch) -> None:
         assert until(lambda: {node.restarts for node in run.status().nodes} == {1})
         seen = checkpoints.all()[-1].manifest.number
         assert until(lambda: checkpoints.all()[-1].manifest.number > seen)
-        begin = time.monotonic()
         run.stop("enough")
-        assert time.monotonic() - begin < 15.0  # after 20, who does not listen is interrupted
     assert run.wait().reason == "enough"
     check(latest_of(run.folder))
 
