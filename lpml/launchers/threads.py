@@ -143,8 +143,8 @@ class ThreadLauncher(AbstractLauncher):
 
     def _start(self, host: Host, attempt: int) -> None:
         host.context.attempt = attempt
-        if attempt:  # those who were interrupted have ended by now, and may have left with it
-            host.door.dispatcher.turn = threading.Lock()
+        if attempt:  # those who were interrupted have ended by now
+            host.door.dispatcher.free_turn()
         host.state = self._states.get(host.name, "")
         with contextlib.suppress(OSError):  # a full disk; what it prints is then shown as it is
             output.route(host.context, self._folder.log_file(host.name))

@@ -14,6 +14,7 @@ from lpml.wire.batching import Batcher
 
 _QUICK = 0.0003  # seconds of a call that may run in the thread of the loop
 _BLOCKED = 0.005  # seconds of one that should not have
+_LOOKS = 50  # at a turn that nobody has who lives, until it is freed
 _GRUDGE = 10_000  # quick calls until a method that blocked is trusted again
 
 
@@ -88,6 +89,7 @@ class Dispatcher:
         self.all_serial = all(spec.kind == "serial" for spec in interface.methods.values())
         self.wanted: Callable[[], object] | None = None  # who waits for the serial turn
         self.turn = threading.Lock()  # held while a serial method runs
+        self.holder = 0  # the thread of this process that took it to call the node itself
         self._counting = threading.Lock()
         self._calls = 0
         self.serial_calls = 0  # of those that were counted by who had the turn
@@ -95,7 +97,6 @@ class Dispatcher:
 
     def renew(self, scope: Scope) -> None:
         """What is behind the methods was replaced: from now on they run as code of `scope`."""
-        self.turn = threading.Lock()  # a call that was interrupted may have left with the last one
         for handler in self.handlers.values():
             if handler.batcher is not None:
                 handler.batcher = Batcher(handler.method, handler.spec, scope.clock)
@@ -125,15 +126,30 @@ class Dispatcher:
             turn, left = self.turn, clock.remaining(None)
             if turn.acquire(False) or turn.acquire(timeout=0.1 if left is None else min(0.1, left)):
                 if turn is self.turn:
+                    self.holder = threading.get_ident()
                     return turn
-                turn.release()  # of an attempt that has ended while we waited
+                turn.release()  # it was given up while we waited
                 continue
             check_call(clock.time())
             if left == 0:
                 raise CallTimeout(f"{self.node} was busy with another call until the deadline")
 
+    def free_turn(self) -> None:
+        """Frees the turn if it was taken by a thread that was interrupted, and has ended with it.
+
+        A call that waits for the next attempt has it by right.
+        """
+        pause = threading.Event()
+        for _ in range(_LOOKS):  # whoever takes it just now has it before we may say that
+            alive = {thread.ident for thread in threading.enumerate()}
+            if not self.turn.locked() or self.holder in alive:
+                return
+            pause.wait(0.001)
+        self.turn = threading.Lock()
+
     def end_turn(self, turn: threading.Lock) -> None:
         """Gives the turn back."""
+        self.holder = 0
         turn.release()
         wanted = self.wanted
         if wanted is not None:

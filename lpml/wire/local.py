@@ -133,6 +133,7 @@ class LocalMethod(Method):
                 if not turn.acquire(False):
                     turn = dispatcher.take_turn()
                 try:
+                    dispatcher.holder = threading.get_ident()
                     result = function(*args, **kwargs)
                 finally:
                     dispatcher.end_turn(turn)

@@ -307,3 +307,42 @@ def test_a_killed_process_is_noticed_at_once_and_replaced(processes: Launch, num
 def test_a_policy_with_a_negative_number_is_a_fault() -> None:
     with pytest.raises(lpml.GraphError, match="max_restarts=-1"):
         lpml.Restart.on_failure(-1)
+
+
+class OneAtATime:
+    """Sees how many calls of a serial method run at once."""
+
+    def __init__(self) -> None:
+        self._inside = self._most = 0
+        self._fails = threading.Event()
+
+    def add(self) -> int:
+        self._inside += 1
+        self._most = max(self._most, self._inside)
+        lpml.context().wait(0.02)
+        self._inside -= 1
+        return self._most
+
+    @lpml.concurrent
+    def fail(self) -> None:
+        self._fails.set()
+
+    def run(self) -> None:
+        while not self._fails.wait(0.01):
+            if lpml.context().should_stop:
+                return
+        raise ValueError("told to")
+
+
+def test_calls_that_waited_for_the_next_attempt_are_served_one_at_a_time(start: Launch) -> None:
+    policy = lpml.Restart.on_failure(3, backoff=0.3)
+    with start(program_of(lpml.Node(OneAtATime), restart=policy)) as run:
+        client = run.client("node/0")
+        assert client.add() == 1
+        client.fail()
+        assert until(lambda: node_of(run).state == "restarting")
+        with lpml.deadline(30.0):
+            waiting = [lpml.future(client.add) for _ in range(3)]
+            assert until(lambda: node_of(run).restarts == 1)
+            waiting += [lpml.future(client.add) for _ in range(3)]
+            assert [future.result() for future in waiting] == [1] * 6
