@@ -18,6 +18,7 @@ import numpy as np
 import lpml
 from lpml.agents.fused import Fused, Report
 from lpml.errors import CallTimeout, NotFinite
+from lpml.nodes.averaging import Average
 from lpml.nodes.compiling import in_background
 from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.roles import Params, Snapshot
@@ -45,9 +46,13 @@ class Anakin:
     Its version is its count of updates; of an agent with a replay those too that were left out
     because it did not hold enough yet. Metrics and states that are not finite end the program.
 
+    Several of them learn as one if each takes part in an average: after each call of the device
+    they all go on from the mean of what they have, and that is what is pulled.
+
     Args:
       fused: the loop.
-      seed: of everything that is drawn.
+      average: this node's part in the average of several; `None` = it is the only one.
+      seed: of everything that is drawn; each of several needs its own.
       counter: where `actor_steps`, `actor_episodes` and `learner_steps` are counted.
       max_steps: of all environments, after which `run` returns; `None` = when the program stops.
       at_end: called with the last parameters when `run` ends.
@@ -60,6 +65,7 @@ class Anakin:
         self,
         fused: Fused,
         *,
+        average: Average | None = None,
         seed: int = 0,
         counter: Counter | None = None,
         max_steps: int | None = None,
@@ -69,6 +75,7 @@ class Anakin:
         self._context = lpml.context()
         self._clock = self._context.clock
         self._fused = fused
+        self._average = average
         self._seed = seed
         self._max_steps = max_steps
         self._at_end = at_end
@@ -76,6 +83,7 @@ class Anakin:
         self._counts = CountOf(counter, "actor"), CountOf(counter, "learner")
         self._changed = self._clock.condition()  # guards what follows; never held for long
         self._state = fused.init(seed)
+        self._is_mean = True  # or the learner's state is still this node's own
         self._version = 0
         self._final = False
         self._published: Snapshot | None = None
@@ -90,11 +98,14 @@ class Anakin:
         try:
             with lpml.deadline(None):
                 self._compile()
+                self._join()
                 while not self._context.should_stop and not done:
                     self.step()
                     done = self._max_steps is not None and self._steps >= self._max_steps
                 while self._under_way:
                     self._settle()
+                if self._average is not None:
+                    self._average.leave()
                 for count in self._counts:
                     count.flush()
         except lpml.ProgramStopped:
@@ -109,20 +120,28 @@ class Anakin:
             self._context.stop_program(f"the learner made its {self._steps} steps")
 
     def step(self) -> int:
-        """One call of the device; how many updates were made so far.
+        """One call of the device, and the mean of all learners; how many updates were made so far.
 
         Raises:
           NotFinite: metrics, or the state of an environment, of an earlier call are not finite.
         """
         if self._began is None:
             self._began = self._clock.time()
-        with self._changed:
-            self._state, report = self._fused.call(self._state)
-            self._version += self._fused.updates
-            self._changed.notify_all()
-        self._under_way.append(report)
-        if len(self._under_way) > 1:  # the device has the next one to do meanwhile
-            self._settle()
+        if self._is_mean:  # else a checkpoint was taken while this node waited for the others
+            with self._changed:
+                self._state, report = self._fused.call(self._state)
+                self._done(self._average is None)
+            self._under_way.append(report)
+        if self._average is None:
+            if len(self._under_way) > 1:  # the device has the next one to do meanwhile
+                self._settle()
+        else:
+            while self._under_way:  # what is not finite is not handed on
+                self._settle()
+            self._average.exchange(self._state.learner)
+            with self._changed:
+                self._adopt(self._average)
+                self._done(True)
         return self._version
 
     @lpml.concurrent
@@ -146,7 +165,10 @@ class Anakin:
             version, final, known = self._version, self._final, self._published
             if known is not None and (known.version, known.final) == (version, final):
                 return known
-            params = self._fused.variables(self._state.learner)
+            learner = self._state.learner
+            if self._average is not None and not self._is_mean:
+                learner = self._average.adopt(learner)
+            params = self._fused.variables(learner)
         shared = lpml.Shared(jax.tree.map(np.asarray, params))
         self._published = Snapshot(version, shared, final)
         return self._published
@@ -163,7 +185,7 @@ class Anakin:
         with self._changed:
             state = jax.tree.map(jnp.copy, self._state)
             counts = {"version": self._version, "steps": self._steps, "episodes": self._episodes}
-            counts["updates"] = self._updates
+            counts |= {"updates": self._updates, "is_mean": self._is_mean}
         return {"state": to_arrays(state), **counts}
 
     @lpml.concurrent
@@ -177,12 +199,32 @@ class Anakin:
             self._state = self._fused.placed(from_arrays(state["state"], self._state))
             self._version, self._steps = int(state["version"]), int(state["steps"])
             self._episodes, self._updates = int(state["episodes"]), int(state["updates"])
-            self._published = None
+            self._is_mean, self._published = bool(state["is_mean"]), None
             self._changed.notify_all()
 
     def _compile(self) -> None:
         """A call whose outcome is thrown away; pulls are answered meanwhile."""
         in_background(self._fused.call, jax.tree.map(jnp.copy, self._state))
+
+    def _join(self) -> None:
+        """Begins where the other learners are, if there are any."""
+        if self._average is None:
+            return
+        self._average.start()
+        if self._is_mean:
+            with self._changed:
+                self._adopt(self._average)
+
+    def _adopt(self, average: Average) -> None:
+        learner = average.adopt(self._state.learner)
+        self._state = self._fused.placed(self._state._replace(learner=learner))
+
+    def _done(self, is_mean: bool) -> None:
+        """The updates of a call were made; they are to be seen if they are the mean."""
+        self._is_mean = is_mean
+        if is_mean:
+            self._version += self._fused.updates
+            self._changed.notify_all()
 
     def _settle(self) -> None:
         """Waits for the oldest call, and passes on what it found."""

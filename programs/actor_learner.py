@@ -89,7 +89,7 @@ def actor_learner(
     )
     with p.group("replay"):
         shards = [
-            p.add_node(lpml.Node(Replay, seeded(tables, _seed(seed, shard))))
+            p.add_node(lpml.Node(Replay, seeded(tables, seed_of(seed, shard))))
             for shard in range(num_replays)
         ]
     replay: AbstractReplay = shards[0] if num_replays == 1 else ReplayShards(shards)
@@ -261,11 +261,11 @@ def make_actor(
     seed: int,
 ) -> Actor:
     """One of the actors, with environments of its own; it acts itself, or asks a server."""
-    made = make_environment(environment, num_envs, _seed(seed, actor))
+    made = make_environment(environment, num_envs, seed_of(seed, actor))
     adder = Adder(replay, builder.cuts(made.spec), num_envs=num_envs)
     if server is not None:
         return Actor(
-            made, RemotePolicy(server), None, adder, counter=counter, seed=_seed(seed, actor)
+            made, RemotePolicy(server), None, adder, counter=counter, seed=seed_of(seed, actor)
         )
     return Actor(
         made,
@@ -273,7 +273,7 @@ def make_actor(
         learner,
         adder,
         counter=counter,
-        seed=_seed(seed, actor),
+        seed=seed_of(seed, actor),
         max_age=max_age,
         example=_example_params(builder, made.spec),
     )
@@ -293,7 +293,7 @@ def make_inference_server(
     return InferenceServer(
         builder.policy(spec, actor=server, num_actors=num_servers),
         learner,
-        seed=_seed(seed, server),
+        seed=seed_of(seed, server),
         max_age=max_age,
     )
 
@@ -316,7 +316,7 @@ def make_evaluator(
 ) -> Evaluator:
     """Plays whole episodes without exploration, all at once where there are few."""
     num_envs = min(episodes, 20)
-    made = make_environment(environment, num_envs, _seed(seed, -1))
+    made = make_environment(environment, num_envs, seed_of(seed, -1))
     return Evaluator(
         made,
         builder.policy(made.spec, evaluation=True),
@@ -324,11 +324,11 @@ def make_evaluator(
         episodes=episodes,
         counter=counter,
         stopper=stopper,
-        seed=_seed(seed, -1),
+        seed=seed_of(seed, -1),
     )
 
 
-def _seed(seed: int, actor: int) -> int:
+def seed_of(seed: int, actor: int) -> int:
     """Of one actor, or of the evaluator (-1): others than those of any other."""
     state: int = np.random.SeedSequence([seed, actor + 1]).generate_state(1)[0].item()
     return state & 0x7FFFFFFF

@@ -8,7 +8,6 @@ Learning", CoRL 2018.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Literal
 
 import lpml
@@ -22,10 +21,12 @@ from lpml.agents.jax_environments import is_simulation, simulation_named
 from lpml.agents.ppo import PPOBuilder, PPOConfig
 from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
+from lpml.nodes.parameter_server import ParameterServer
 from lpml.nodes.simulation import AbstractSimulation
-from lpml.programs.actor_learner import add_evaluator, add_limits, leave_policy
+from lpml.programs.actor_learner import add_evaluator, add_limits
 from lpml.programs.impala import config_for
 from lpml.programs.ppo import adapted
+from lpml.programs.several_learners import add_average, at_end, average_of, learner_seeds
 
 
 def program(
@@ -33,6 +34,7 @@ def program(
     env: str = "CartPole-v1",
     num_envs: int = 32,
     iterations: int = 8,
+    num_learners: int = 1,
     target_return: float | None = None,
     max_actor_steps: int | None = 5_000_000,
     max_seconds: float | None = None,
@@ -51,14 +53,16 @@ def program(
     Args:
       agent: ppo, impala or dqn.
       env: CartPole-v1, Catch, GridWorld, Pendulum-v1, or gymnax/NAME, brax/NAME or mjx/NAME.
-      num_envs: environments, stepped together on the device.
+      num_envs: environments of each learner, stepped together on its devices.
       iterations: rollouts (of dqn: ticks), and updates from them, of one call of the device.
+      num_learners: nodes that act and learn, each in environments of its own; after each call of
+        the device all go on from the mean of their parameters.
       target_return: ends the program when the evaluator's mean return reaches it; without it 475
         on CartPole-v1, 0.95 on Catch, -200 on Pendulum-v1, 0.9 on GridWorld, elsewhere never.
       max_actor_steps: ends the program after so many steps of all environments.
       max_seconds: ends the program after so long.
       evaluation_episodes: of which the evaluator takes the mean return.
-      gpu: accelerators of the learner; 0 = all happens on the CPU.
+      gpu: accelerators of each learner; 0 = all happens on the CPU.
       seed: of everything that is drawn.
       ppo: options of the agent, if it is ppo.
       impala: options of the agent, if it is impala.
@@ -83,20 +87,25 @@ def program(
         target_return=solved_at(name) if target_return is None else target_return,
         episodes=evaluation_episodes,
     )
+    server = add_average(p, builder, environment.spec, num_learners=num_learners, seed=seed)
     with p.group("learner", resources=lpml.Resources(cpu=1, gpu=gpu)):
-        learner = p.add_node(
-            lpml.Node(
-                make_anakin,
-                builder,
-                environment,
-                counter,
-                num_envs=num_envs,
-                iterations=iterations,
-                seed=seed,
+        learners = [
+            p.add_node(
+                lpml.Node(
+                    make_anakin,
+                    builder,
+                    environment,
+                    server,
+                    counter,
+                    num_envs=num_envs,
+                    iterations=iterations,
+                    seed=own,
+                )
             )
-        )
+            for own in learner_seeds(seed, num_learners)
+        ]
     add_evaluator(
-        p, builder, name, learner, counter, stopper, episodes=evaluation_episodes, seed=seed
+        p, builder, name, learners[0], counter, stopper, episodes=evaluation_episodes, seed=seed
     )
     return p
 
@@ -127,16 +136,18 @@ def make_builder(
 def make_anakin(
     builder: AbstractBuilder,
     environment: AbstractSimulation,
+    server: ParameterServer | None,
     counter: Counter,
     *,
     num_envs: int,
     iterations: int,
     seed: int,
 ) -> Anakin:
-    """The node that acts and learns, which leaves its policy in the run folder."""
+    """A node that acts and learns; the first of several leaves its policy in the run folder."""
     return Anakin(
         Fused(builder, environment, num_envs=num_envs, iterations=iterations),
+        average=average_of(server),
         seed=seed,
         counter=counter,
-        at_end=functools.partial(leave_policy, builder, environment.spec),
+        at_end=at_end(builder, environment.spec),
     )
