@@ -1,9 +1,10 @@
 """Calls between nodes: sockets, frames, shared memory, and the clients and servers on them.
 
 The hard idea is that no thread stands between a caller and the kernel. A caller that waits reads
-the socket itself, for all who wait (`channel`); a server's one loop thread runs quick calls where
+the socket itself, for all who wait (`waiting`); a server's one loop thread runs quick calls where
 they arrive (`server`). What decides is free of I/O: `frames` says what is a message, `messages`
-where its buffers are, `segments` which piece of shared memory is whose; the rest moves bytes.
+where its buffers are, `segments` which piece of shared memory is whose, `unanswered` what is still
+to come; the rest moves bytes.
 """
 
 from lpml.wire.calls import Future as Future

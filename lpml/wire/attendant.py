@@ -8,23 +8,14 @@ from time import monotonic
 from typing import Any, Protocol, final
 
 from lpml.wire.futures import Future, release
-from lpml.wire.lead import Lead, closed_latch
+from lpml.wire.lead import closed_latch
+from lpml.wire.waiting import Reading
 
 _LINGER = 0.2  # seconds that an idle thread stays for more to attend to
 
 
-class Reading(Protocol):
-    """What the attendant needs of a channel."""
-
-    lead: Lead
-
-    def read(self, end: float | None) -> object:
-        """Reads once; false if nothing came until `end`."""
-        ...
-
-    def expire(self, future: Future[Any]) -> None:
-        """The deadline of a call passed."""
-        ...
+class Attended(Reading, Protocol):
+    """What the attendant needs of a channel besides."""
 
     def asked(self) -> list[Future[Any]]:
         """The pending futures of which somebody is to be called back."""
@@ -41,7 +32,7 @@ class Attendant:
         self._latch = closed_latch()
         self._ended: deque[Future[Any]] = deque()  # to be called back
 
-    def attend(self, channel: Reading) -> None:
+    def attend(self, channel: Attended) -> None:
         """Somebody is to be called back by a pending future of the channel."""
         with self._lock:
             if self._running:
@@ -62,7 +53,7 @@ class Attendant:
         self._lock = threading.Lock()
         self._running = False
 
-    def _run(self, channel: Reading) -> None:
+    def _run(self, channel: Attended) -> None:
         while True:
             while self._ended:
                 self._ended.popleft().call_back()
@@ -75,7 +66,7 @@ class Attendant:
                         self._running = False
                         return
 
-    def _await_any(self, channel: Reading, asked: list[Future[Any]]) -> None:
+    def _await_any(self, channel: Attended, asked: list[Future[Any]]) -> None:
         """Returns when one has ended, or one more has been asked for, or a deadline passed."""
         latch, lead = self._latch, channel.lead
         end = min([f.deadline for f in asked if f.deadline is not None], default=None)

@@ -197,7 +197,7 @@ class RemoteMethod(Method):
         flags = frames.KEYWORDS if kwargs else 0
         timeout = None if current_call.get() is None else call_timeout()
         inbox = channel.open(self._wire_name, flags, self.encode(args, kwargs), timeout, self)
-        return Stream(RemoteItems(inbox))
+        return Stream(RemoteItems(channel, inbox))
 
     @property
     def streams(self) -> bool:

@@ -108,7 +108,7 @@ class Executor:
         handler = job.handler
         since = 0.0 if self._inline else monotonic()
         token = current_call.set(job.call)
-        here.sender = job.session.sender
+        here.sender = job.session.lending.sender
         message: bytes | Packed
         try:
             result = handler.method(*decode(body))
@@ -177,7 +177,7 @@ class Executor:
                 return self._advance(job)
             since = monotonic()
             args, kwargs = self._arguments(job)
-            here.sender = job.session.sender
+            here.sender = job.session.lending.sender
             result = handler.method(*args, **kwargs)
             handler.took(monotonic() - since)
             del args, kwargs  # so that their segment is given back with the reply
@@ -207,9 +207,9 @@ class Executor:
 
     def _success(self, job: Job, kind: int, result: Any) -> bytes | Packed:
         head = (kind, 0, 0, job.id, frames.FOREVER)
-        announced = None if job.handler.whole else job.session.announced
+        announced = None if job.handler.whole else job.session.lending.announced
         try:
-            return pack(head, b"", encode(result), job.session.sender, announced)
+            return pack(head, b"", encode(result), job.session.lending.sender, announced)
         except Exception as error:
             raise TypeError(
                 f"{job.handler.name} returned {culprit(result)}, which cannot be sent: {error}"

@@ -276,7 +276,7 @@ class Server:
             into = self._buffer if target is None else target
             count, ancillary, cut, _ = session.socket.recvmsg_into((into,), ROOM)
             if ancillary or cut:
-                take_files(ancillary, cut, session.receiver)
+                take_files(ancillary, cut, session.lending.receiver)
             if count == 0:
                 decoder.close()
                 self._end(session)
@@ -368,12 +368,14 @@ class Server:
             if job is not None:
                 self._executor.credit(job, extra)
         else:
-            session.memory(kind, identity, payload)
+            session.lending.heard(kind, identity, payload)
 
     def _call(self, session: Session, frame: Frame) -> None:
         _, flags, length, identity, seconds, payload = frame
         handler = self._by_name.get(bytes(payload[:length]))
-        content = opened(flags, payload, length, session.receiver) if flags & TABLE else payload
+        content = (
+            opened(flags, payload, length, session.lending.receiver) if flags & TABLE else payload
+        )
         if handler is None:
             handler = self._find(session, payload, length, identity)
             if handler is None:

@@ -6,18 +6,16 @@ import contextlib
 import socket
 import threading
 from collections import deque
-from functools import partial
 from typing import Any, final
 
 from lpml.clock import Call
 from lpml.wire import frames
 from lpml.wire.dispatch import Handler
 from lpml.wire.frames import Decoder, Payload
+from lpml.wire.lending import Lending
 from lpml.wire.memory import File
 from lpml.wire.parcel import Content, Packed
 from lpml.wire.parts import Parts
-from lpml.wire.references import Announced
-from lpml.wire.segments import Receiver, Sender
 from lpml.wire.sockets import Connection
 from lpml.wire.transfer import send_with_files
 
@@ -67,37 +65,20 @@ class Session:
         self.jobs: dict[int, Job] = {}  # {id: call}
         self.closed = False
         self.bytes_out = 0
-        # Descriptors travel only within a host.
-        local = isinstance(connection, socket.socket)
-        self.sender = Sender(partial(self._tell, frames.FORGET)) if local else None
-        self.announced: Announced | None = None  # None = values are sent, with each message
         self.pending = _nothing if isinstance(connection, socket.socket) else connection.pending
         """Whether something came of which the poller knows nothing."""
-        self.receiver = Receiver(partial(self._tell, frames.RELEASE))
         self._poller = poller
         self._lock = threading.Lock()
         self._out: deque[bytes | Packed] = deque()
+        self.lending = Lending(connection, self._out.append)
         self._send = connection.send
         self._input = self._mask = poller.IN
 
     def greet(self, caller: str, flags: int) -> None:
         """The client said hello."""
         self.caller = caller
-        if flags & frames.FETCHES and self.sender is None:
-            self.announced = Announced()
-
-    def memory(self, kind: int, identity: int, payload: Payload) -> None:
-        """A message about segments, or about a value that the client was told of."""
-        if kind == frames.RELEASE and self.sender is not None:
-            self.sender.given_back(identity)
-        elif kind == frames.FORGET:
-            self.receiver.forget(identity)
-        elif kind == frames.FETCHED and self.announced is not None:
-            self.announced.drop(bytes(payload))
-
-    def _tell(self, kind: int, segment: int) -> None:
-        """Goes with the next message. Takes no lock: the garbage collector may call it."""
-        self._out.append(frames.header(0, kind, call=segment))
+        if flags & frames.FETCHES:
+            self.lending.announce()
 
     @property
     def unsent(self) -> bool:
@@ -223,11 +204,7 @@ class Session:
             self._out.clear()
             self._poller.unregister(self.fd)
             self.socket.close()
-            if self.sender is not None:
-                self.sender.close()
-            self.receiver.close()
-            if self.announced is not None:
-                self.announced.clear()
+            self.lending.close()
         for job in list(self.jobs.values()):
             job.call.cancel()
 

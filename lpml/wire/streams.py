@@ -8,8 +8,9 @@ from typing import Any, Generic, Protocol, TypeVar, final
 from lpml.clock import call_timeout
 from lpml.errors import NodeUnavailable
 from lpml.wire import frames
-from lpml.wire.channel import Inbox
+from lpml.wire.channel import Channel
 from lpml.wire.futures import FAILED
+from lpml.wire.unanswered import Inbox, value_of
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -78,7 +79,8 @@ class Stream(Generic[T]):
 class RemoteItems:
     """The items that arrive in an inbox."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, channel: Channel, inbox: Inbox) -> None:
+        self._channel = channel
         self._inbox = inbox
         self._ended = False
         self._taken = 0
@@ -89,8 +91,8 @@ class RemoteItems:
             if inbox.frames:
                 return self._next()
             self._check()
-            arrival = inbox.channel.expect(inbox, call_timeout())
-            inbox.channel.wait(arrival, None)
+            arrival = self._channel.expect(inbox, call_timeout())
+            self._channel.wait(arrival, None)
             self._raise(arrival)
         raise StopIteration
 
@@ -103,14 +105,13 @@ class RemoteItems:
                 except StopIteration:
                     break
             self._check()
-            arrival = inbox.channel.expect(inbox, call_timeout())
-            await arrival
+            await self._channel.expect(inbox, call_timeout())
         raise StopAsyncIteration
 
     def close(self) -> None:
         if not self._ended:
             self._ended = True
-            self._inbox.channel.leave(self._inbox)
+            self._channel.leave(self._inbox)
             self._inbox.frames.clear()
 
     def _next(self) -> Any:
@@ -120,19 +121,19 @@ class RemoteItems:
             self._taken += 1
             if self._taken >= frames.WINDOW // 2:
                 credit = frames.header(0, frames.CREDIT, extra=self._taken, call=inbox.call)
-                inbox.channel.tell(credit)
+                self._channel.tell(credit)
                 self._taken = 0
-            return inbox.channel.decode(inbox, frame)
+            return value_of(inbox.method, frame)
         self._ended = True
         if frame[0] == frames.END:
             raise StopIteration
-        return inbox.channel.decode(inbox, frame)  # raises
+        return value_of(inbox.method, frame)  # raises
 
     def _check(self) -> None:
         """Nothing has arrived; can anything still?"""
-        if self._inbox.channel.broken and not self._inbox.frames:
+        if self._channel.broken and not self._inbox.frames:
             self._ended = True
-            error: NodeUnavailable = self._inbox.method.gone(self._inbox.channel.broken)
+            error: NodeUnavailable = self._inbox.method.gone(self._channel.broken)
             raise error
 
     def _raise(self, arrival: Any) -> None:
