@@ -292,7 +292,7 @@ class Channel:
         """After a fork: the connection is the parent's."""
         self.broken = "the process was forked; connections are not shared"
         self._socket.close()
-        self._unanswered.forget()
+        self._unanswered.forget(self.broken)
         self.lead = Lead()
         self._outlet.forget()
         self._attendant.forget()

@@ -138,8 +138,10 @@ class Unanswered:
         self._inboxes.clear()
         return lost
 
-    def forget(self) -> None:
-        """After a fork: they are the parent's."""
+    def forget(self, reason: str) -> None:
+        """After a fork: they are the parent's, and fail here. Nobody is called back for it."""
+        for future in self._futures.values():
+            future.fail(future.method.gone(reason))
         self._futures.clear()
         self._inboxes.clear()
 

@@ -511,18 +511,24 @@ def test_a_killed_node_fails_its_pending_calls_at_once(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings(  # of jax, where another test has used it
     "ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-def test_a_forked_process_makes_a_connection_of_its_own(remote: Any) -> None:
+def test_a_forked_process_makes_a_connection_of_its_own(service: Service, remote: Any) -> None:
     assert remote.echo(1) == 1
+    pending = lpml.future(remote.until_go, 5)
     pid = os.fork()
     if pid == 0:
         fine = False
         try:
+            gone = pending.exception(10)  # its reply goes to the parent
+            assert isinstance(gone, lpml.NodeUnavailable)
+            assert "forked" in str(gone)
             fine = remote.echo(2) == 2 and lpml.future(remote.echo, 3).result(10) == 3
         finally:
             os._exit(0 if fine else 1)
     assert [remote.echo(n) for n in range(50)] == list(range(50))
     assert os.waitpid(pid, 0)[1] == 0
-    assert remote.echo(4) == 4
+    assert not pending.done()
+    service.go.set()
+    assert pending.result(10) == 5
 
 
 def test_local_calls_run_in_the_scope_of_the_node() -> None:
