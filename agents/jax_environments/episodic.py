@@ -6,6 +6,7 @@ Engine for Large Scale Rigid Body Simulation" (2021).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ class EpisodicEnvironment(AbstractSimulation):
 
     @property
     def spec(self) -> EnvironmentSpec:
+        return self._spec
+
+    @functools.cached_property
+    def _spec(self) -> EnvironmentSpec:
+        """Made once, for the reset is traced; it travels with the environment."""
         size = int(self.environment.action_size)
         seen = jax.eval_shape(lambda key: self.reset(key)[1], jax.random.key(0))
         return EnvironmentSpec(

@@ -1,7 +1,8 @@
-"""Our simulations against environments that are known, and those of gymnax by a stand-in."""
+"""Our simulations against environments that are known, those of other packages by stand-ins."""
 
 from __future__ import annotations
 
+import pickle
 import sys
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from lpml.agents.jax_environments import (
     simulation_named,
 )
 from lpml.agents.jax_environments import Catch as JaxCatch
+from lpml.agents.jax_environments.episodic import EpisodicEnvironment
 from lpml.agents.jax_environments.gymnax import GymnaxEnvironment
 
 KEY = jax.random.key(0)
@@ -170,3 +172,47 @@ def test_the_end_for_good_and_by_time_are_told_apart_in_both_versions_of_gymnax(
         assert found == ends
     state, _, _, ended, cut_off = environment.step(state, jnp.int32(0), KEY)
     assert (bool(ended), bool(cut_off)) == (False, True)
+
+
+class Moved(NamedTuple):
+    """The state of an environment of brax."""
+
+    obs: jax.Array
+    reward: jax.Array
+    done: jax.Array
+
+
+class Physics:
+    """An environment of brax that counts how often its `reset` is traced."""
+
+    action_size = 2
+
+    def __init__(self) -> None:
+        self.traced = 0
+
+    def reset(self, key: jax.Array) -> Moved:
+        self.traced += 1
+        return Moved(jax.random.uniform(key, (3,)), jnp.float32(0), jnp.float32(0))
+
+    def step(self, state: Moved, action: jax.Array) -> Moved:
+        return Moved(state.obs + action[0], action[1], jnp.float32(state.obs[0] > 2))
+
+
+def test_physics_is_traced_once_to_know_its_shapes_whoever_it_is_sent_to() -> None:
+    environment = EpisodicEnvironment(Physics(), "brax/physics", limit=2)
+    assert (environment.spec.observation.shape, environment.spec.action.shape) == ((3,), (2,))
+    sent = pickle.loads(pickle.dumps(environment))
+    assert sent.spec.observation.shape == (3,)
+    assert (environment.environment.traced, sent.environment.traced) == (1, 1)
+
+
+def test_physics_ends_for_good_when_it_is_done_and_by_time_at_its_limit() -> None:
+    environment = EpisodicEnvironment(Physics(), "brax/physics", limit=2)
+    state, _ = environment.reset(KEY)
+    found = []
+    for _ in range(2):
+        state, seen, reward, ended, cut_off = environment.step(state, jnp.full((2,), 5.0), KEY)
+        found.append((float(reward), bool(ended), bool(cut_off)))
+    assert found == [(1, False, False), (1, False, True)]  # actions are kept within [-1, 1]
+    assert float(seen[0]) > 2
+    assert bool(environment.step(state, jnp.zeros((2,)), KEY)[3])
