@@ -208,7 +208,7 @@ def test_physics_is_traced_once_to_know_its_shapes_whoever_it_is_sent_to() -> No
 
 def test_physics_ends_for_good_when_it_is_done_and_by_time_at_its_limit() -> None:
     environment = EpisodicEnvironment(Physics(), "brax/physics", limit=2)
-    state, _ = environment.reset(KEY)
+    state, seen = environment.reset(KEY)
     found = []
     for _ in range(2):
         state, seen, reward, ended, cut_off = environment.step(state, jnp.full((2,), 5.0), KEY)
