@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, final
 
-from lpml.clock import Call, Clock
-from lpml.errors import ProtocolError, closest
-from lpml.service import MethodSpec
-from lpml.wire import frames
+from lpml.errors import ProtocolError
 from lpml.wire.courtesy import Courtesy
-from lpml.wire.dispatch import Dispatcher, Handler
-from lpml.wire.executor import Executor, failure
-from lpml.wire.frames import CALL, HEADER_SIZE, TABLE, Frame, Payload
-from lpml.wire.parcel import opened
+from lpml.wire.dispatch import Dispatcher
+from lpml.wire.executor import Executor
+from lpml.wire.frames import CALL
+from lpml.wire.intake import Intake
 from lpml.wire.poller import Poller
 from lpml.wire.pool import Pool
-from lpml.wire.session import Job, Session
-from lpml.wire.shared import FIND, find
+from lpml.wire.session import Session
+from lpml.wire.shifts import Shifts
 from lpml.wire.sockets import Connection, check_peer
 from lpml.wire.transfer import ROOM, take_files
 
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
 Remote: TypeAlias = "tuple[socket.socket, Identity]"
 _TICK = 0.05  # seconds that a call may run in the loop's thread before another takes the loop
 _TICK_MIXED = 0.01  # the same where the service has methods that may block
-_TRUSTED = 8  # quick calls in a row after which a method of such a service runs there too
 _RECEIVE = 1 << 16
 
 
@@ -73,30 +68,18 @@ class Server:
         self._listener = listener
         self._doorman = None if remote is None else self._hire(*remote)
         self._poller = Poller()
-        self._clock = dispatcher.scope.clock
-        self._by_name = {name.encode(): each for name, each in dispatcher.handlers.items()}
-        if remote is not None:
-            self._by_name[FIND.encode()] = _finder(self._clock)
         self._inline = dispatcher.all_serial
-        self._tick = _TICK if self._inline else _TICK_MIXED
+        self._shifts = Shifts(_TICK if self._inline else _TICK_MIXED)
         self._pool = Pool(f"lpml-{dispatcher.node}")
         self._executor = Executor(dispatcher, self._pool)
+        self._intake = Intake(dispatcher, self._executor, self._shifts, finds=remote is not None)
         self._sessions: dict[int, Session] = {}  # {descriptor: session}
         self._pending: deque[Session] = deque()
         self._buffer = memoryview(bytearray(_RECEIVE))
         self._threads: list[threading.Thread] = []
         self._courtesy = Courtesy()
-        self._closed = False
         self._bytes_in = 0
         self._bytes_out = 0  # of closed sessions
-        # which thread is the loop
-        self._role = threading.Lock()
-        self._owner = 0
-        self._rounds = 0
-        self._executing = False
-        self._watched = False
-        self._kick = threading.Lock()
-        self._kick.acquire()
 
     def start(self) -> None:
         """Begins to serve; returns at once."""
@@ -136,18 +119,14 @@ class Server:
 
         Callers whose calls are pending get `NodeUnavailable`.
         """
-        with self._role:
-            if self._closed:
-                return
-            self._closed = True
+        if not self._shifts.close():
+            return
         if self._doorman is not None:
             self._doorman.close()
         for session in list(self._sessions.values()):
             session.close()  # first, so that what is pending is unavailable and not cancelled
         self._dispatcher.scope.clock.wake()
         self._poller.wake()
-        with contextlib.suppress(RuntimeError):
-            self._kick.release()
         me = threading.current_thread()
         for thread in self._threads:
             if thread is not me:
@@ -163,54 +142,28 @@ class Server:
 
     def _as_loop(self) -> None:
         self._executor.enter()
-        while not self._closed:
+        while not self._shifts.closed:
             self._loop()
-            self._spare()
+            self._shifts.watch()
 
     def _as_spare(self) -> None:
         self._executor.enter()
-        while not self._closed:
-            self._spare()
+        while not self._shifts.closed:
+            self._shifts.watch()
             self._loop()
-
-    def _spare(self) -> None:
-        """Returns when the loop has been busy with one thing for a tick."""
-        while not self._closed:
-            self._kick.acquire()  # nothing to watch until the loop says so
-            while not self._closed:
-                rounds = self._rounds
-                self._kick.acquire(timeout=self._tick)
-                if self._rounds != rounds:
-                    continue
-                with self._role:
-                    if self._executing and self._rounds == rounds:
-                        self._owner = threading.get_ident()
-                        self._watched = False  # who was the loop must be told to watch us
-                        return
-                self._watched = False
-                if not self._executing:
-                    break
-                self._watched = True
 
     def _loop(self) -> None:
         """Serves until the spare has taken over."""
-        me = threading.get_ident()
-        with self._role:
-            if self._owner == 0:
-                self._owner = me
         executor, sessions, wait = self._executor, self._sessions, self._poller.wait
-        queue = executor.queue
-        while not self._closed:
-            with self._role:
-                if self._owner != me:
-                    return
-                self._executing = False
+        queue, shifts = executor.queue, self._shifts
+        shifts.begin()
+        while not shifts.closed and shifts.rest():
             if len(sessions) > 1:  # with one caller, all it sent is answered
                 self._courtesy.give()
             events = wait()
-            if self._closed:
+            if shifts.closed:
                 return
-            self._rounds += 1
+            shifts.come_round()
             if self._pending:
                 events += [(session.fd, 0) for session in self._take_pending()]
             for fd, _ in events:
@@ -220,26 +173,18 @@ class Server:
                     if session.pending():
                         self._pending.append(session)
                         self._poller.wake()
-                    if self._owner != me:
+                    if not shifts.is_mine():
                         return  # a call lasted; who took the loop sees the other events
                 elif not self._poller.woken(fd):
                     self._accept()
             if queue and self._inline:
-                self._executing = True
-                if not self._watched:
-                    self._be_watched()
+                shifts.work()
                 executor.drain()
 
     def _take_pending(self) -> list[Session]:
         """Those of whom something came in a piece with what was read: no event will tell."""
         found = [self._pending.popleft() for _ in range(len(self._pending))]
         return [each for each in found if self._sessions.get(each.fd) is each]
-
-    def _be_watched(self) -> None:
-        """This thread runs calls from now on; wakes the spare."""
-        self._watched = True
-        with contextlib.suppress(RuntimeError):
-            self._kick.release()
 
     # Connections.
 
@@ -250,7 +195,7 @@ class Server:
             except BlockingIOError:
                 return
             except OSError as error:
-                if not self._closed:
+                if not self._shifts.closed:
                     _warn("%s cannot accept a caller: %s", self._dispatcher.node, error)
                 return
             try:
@@ -283,14 +228,11 @@ class Server:
                 return
             self._bytes_in += count
             head = decoder.single(into, count)
-            if head is not None and head[1] == CALL and self._run_now(session, head, into):
+            if head is not None and head[1] == CALL and self._intake.run_now(session, head, into):
                 return
             arrived = decoder.feed(into[:count]) if target is None else decoder.filled(count)
             for frame in arrived:
-                if frame[0] == CALL and session.caller is not None:
-                    self._call(session, frame)
-                else:
-                    self._handle(session, frame)
+                self._intake.take(session, frame)
         except BlockingIOError:
             return
         except ProtocolError as error:
@@ -300,40 +242,6 @@ class Server:
         except Exception as error:  # a fault of ours must not end the server
             _warn("%s closed %s: %r", self._dispatcher.node, session.caller, error)
             self._end(session)
-
-    def _run_now(
-        self, session: Session, head: tuple[int, int, int, int, int, float], data: memoryview
-    ) -> bool:
-        """Runs a plain call where it arrived, if it is its turn; says whether."""
-        size, _, _, length, identity, seconds = head
-        at = HEADER_SIZE + length
-        handler = self._by_name.get(bytes(data[HEADER_SIZE:at]))
-        if handler is None or not handler.simple:
-            return False
-        if not self._inline and handler.quick < _TRUSTED:
-            return False
-        if session.caller is None or identity in session.jobs:
-            return False
-        executor, turn, serial = self._executor, self._dispatcher.turn, handler.plain
-        if serial and (executor.queue or not turn.acquire(False)):
-            return False
-        try:
-            self._executing = True
-            if not self._watched:
-                self._be_watched()
-            call = Call(None if seconds < 0 else self._clock.time() + seconds)
-            job = session.jobs[identity] = Job(session, identity, handler, call)
-            # A copy: while this call runs, another may take the loop and the buffer with it.
-            executor.run_now(job, bytes(data[at : HEADER_SIZE + size]))
-        finally:
-            if serial:
-                turn.release()
-            with self._role:  # from here on this thread reads sockets, if it still is the loop
-                if self._owner == threading.get_ident():
-                    self._executing = False
-        if serial and executor.queue:  # put there by who took the loop meanwhile
-            executor.drain()
-        return True
 
     def _refuse(self, session: Session, error: ProtocolError) -> None:
         caller = session.caller or "a connection that said no hello"
@@ -350,65 +258,6 @@ class Server:
         self._executor.abandon(session)
         if running:
             self._dispatcher.scope.clock.wake()
-
-    # Frames.
-
-    def _handle(self, session: Session, frame: Frame) -> None:
-        kind, flags, extra, identity, _, payload = frame
-        if session.caller is None:
-            session.greet(frames.read_hello(frame), flags)
-        elif kind == frames.CANCEL:
-            job = session.jobs.get(identity)
-            if job is not None:
-                job.call.cancel()
-                self._executor.cancelled(job)
-                self._dispatcher.scope.clock.wake()
-        elif kind == frames.CREDIT:
-            job = session.jobs.get(identity)
-            if job is not None:
-                self._executor.credit(job, extra)
-        else:
-            session.lending.heard(kind, identity, payload)
-
-    def _call(self, session: Session, frame: Frame) -> None:
-        _, flags, length, identity, seconds, payload = frame
-        handler = self._by_name.get(bytes(payload[:length]))
-        content = (
-            opened(flags, payload, length, session.lending.receiver) if flags & TABLE else payload
-        )
-        if handler is None:
-            handler = self._find(session, payload, length, identity)
-            if handler is None:
-                return
-        if identity in session.jobs:
-            raise ProtocolError(f"a call of {handler.name!r} has the id of another")
-        call = Call(None if seconds < 0 else self._clock.time() + seconds)
-        job = Job(session, identity, handler, call, flags, content, length)
-        session.jobs[identity] = job
-        self._executor.start(job)
-
-    def _find(
-        self, session: Session, payload: Payload, length: int, identity: int
-    ) -> Handler | None:
-        """The method with a name that was not found at once; tells the client if there is none."""
-        name = bytes(payload[:length])
-        handler = self._by_name.get(name)
-        if handler is None:
-            node, known = self._dispatcher.node, list(self._dispatcher.handlers)
-            words = f"{node} has no method {name.decode(errors='replace')!r}"
-            session.send(
-                failure(
-                    identity, AttributeError(words + closest(name.decode(errors="replace"), known))
-                )
-            )
-        return handler
-
-
-def _finder(clock: Clock) -> Handler:
-    """The method by which readers on other hosts fetch the values that they were told of."""
-    finder = Handler(FIND, find, MethodSpec("concurrent", idempotent=True), clock)
-    finder.simple, finder.whole = False, True  # it takes time: not in the thread of the loop
-    return finder
 
 
 def _warn(message: str, *args: object) -> None:
