@@ -205,10 +205,12 @@ def physics(name: str, package: str, extra: str, target: float) -> Any:
     [
         physics("gymnax/CartPole-v1", "gymnax", "gymnax", 475.0),
         physics("brax/inverted_pendulum:spring", "brax", "brax", 900.0),
+        physics("mjx/CartpoleBalance", "mujoco_playground", "mjx", 900.0),
     ],
 )
 def test_ppo_learns_in_simulators_of_others(name: str, target: float, runs: Path) -> None:
     made = on_device.program(env=name, target_return=target, max_seconds=600.0)
-    with running(made, "local_mp", timeout=850, directory=runs) as run:
+    # Physics is compiled in constructors too.
+    with running(made, "local_mp", timeout=850, start_timeout=600, directory=runs) as run:
         outcome = run.wait(850)
     assert (outcome.state, f"reached {target:g}" in outcome.reason) == ("finished", True)
