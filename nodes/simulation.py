@@ -135,15 +135,24 @@ def begin(environment: AbstractSimulation, num_envs: int, seed: int | jax.Array)
 
     Environment i is the same for any E: its key is that of the seed, with i folded in.
     """
-    root = _key(seed)
-    keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(num_envs))
-    return jax.vmap(lambda key: _first(environment, key, jnp.zeros((), jnp.int32)))(keys)
+    return begin_episodes(environment, lane_keys(num_envs, seed), jnp.zeros(num_envs, jnp.int32))
 
 
 def begin_next(environment: AbstractSimulation, lanes: Lanes) -> Lanes:
     """The next episode of every environment, wherever it is."""
-    fresh = jax.vmap(lambda key, n: _first(environment, key, n))(lanes.key, lanes.episode + 1)
+    fresh = begin_episodes(environment, lanes.key, lanes.episode + 1)
     return fresh._replace(bad_step=lanes.bad_step, bad_seed=lanes.bad_seed)
+
+
+def lane_keys(num_envs: int, seed: int | jax.Array) -> jax.Array:
+    """Of every environment the key of all its episodes, `[E]`."""
+    root = _key(seed)
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(num_envs))
+
+
+def begin_episodes(environment: AbstractSimulation, keys: jax.Array, episodes: jax.Array) -> Lanes:
+    """The begin of episode `episodes[i]` in the environment with `keys[i]`: arrays `[E]`."""
+    return jax.vmap(lambda key, n: _first(environment, key, n))(keys, episodes)
 
 
 def tick(environment: AbstractSimulation, lanes: Lanes, action: jax.Array) -> tuple[Lanes, Outcome]:

@@ -25,7 +25,8 @@ from lpml.nodes.simulation import (
     Lanes,
     Simulated,
     begin,
-    begin_next,
+    begin_episodes,
+    lane_keys,
     rollout,
     tick,
 )
@@ -107,7 +108,9 @@ class VectorSimulator(AbstractEnvironment):
             self._policy_state = None
             self._lanes = self._begin(seed)
         else:
-            self._lanes = _next(self._shared, self._lanes)
+            old = self._lanes
+            fresh = _episodes(self._shared, old.key, old.episode + 1)
+            self._lanes = fresh._replace(bad_step=old.bad_step, bad_seed=old.bad_seed)
         return jax.tree.map(np.array, self._lanes.observation)
 
     def step(self, action: npt.NDArray[Any]) -> Timestep:
@@ -173,9 +176,9 @@ class VectorSimulator(AbstractEnvironment):
         return SimulatorStatistics(int(steps), int(episodes), returns / whole, lengths / whole)
 
     def _begin(self, seed: int) -> Lanes:
-        lanes = _begin(self._shared, self._num_envs, np.asarray(seed & 0xFFFFFFFF, np.uint32))
-        placed: Lanes = jax.device_put(lanes, self._device)
-        return placed
+        keys = _keys(self._num_envs, np.asarray(seed & 0xFFFFFFFF, np.uint32))
+        zeros = jnp.zeros(self._num_envs, jnp.int32)
+        return _episodes(self._shared, *jax.device_put((keys, zeros), self._device))
 
 
 @final
@@ -201,14 +204,13 @@ def _plain(shared: _Same | AbstractSimulation) -> AbstractSimulation:
 # Simulators of equal environments share what is compiled.
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _begin(shared: Any, num_envs: int, seed: jax.Array) -> Lanes:
-    return begin(_plain(shared), num_envs, seed)
+_keys = jax.jit(lane_keys, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _next(shared: Any, lanes: Lanes) -> Lanes:
-    return begin_next(_plain(shared), lanes)
+def _episodes(shared: Any, keys: jax.Array, episodes: jax.Array) -> Lanes:
+    """Of the first episodes and of the next: physics takes long to compile."""
+    return begin_episodes(_plain(shared), keys, episodes)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)

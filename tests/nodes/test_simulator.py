@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -142,6 +142,36 @@ def test_an_environment_draws_the_same_numbers_beside_others() -> None:
         np.testing.assert_array_equal(a.observation, b.observation[:2])
     assert len(np.unique(make(64).reset(1))) == 3
     assert not np.array_equal(make(64).reset(1), make(64).reset(2))
+
+
+@dataclass(frozen=True)
+class Traced(AbstractSimulation):
+    """A line that notes when its `reset` is traced, as physics is for long."""
+
+    traced: list[str] = field(default_factory=list, hash=False, compare=False)
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        return Line().spec
+
+    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        self.traced.append("reset")
+        return Line().reset(key)
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, ...]:
+        return Line().step(state, action, key)
+
+
+def test_what_begins_the_first_episodes_is_compiled_for_the_next_ones_too() -> None:
+    environment = Traced()
+    simulator = VectorSimulator(environment, 3, seed=5)
+    before = len(environment.traced)
+    first, next_one = simulator.reset(5), simulator.reset()
+    assert len(environment.traced) == before
+    np.testing.assert_array_equal(first, make(3).reset(5))
+    other = make(3)
+    other.reset(5)
+    np.testing.assert_array_equal(next_one, other.reset())
 
 
 def test_the_host_sees_the_end_of_an_episode_then_the_begin_of_the_next() -> None:
