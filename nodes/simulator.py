@@ -109,7 +109,7 @@ class VectorSimulator(AbstractEnvironment):
             self._lanes = self._begin(seed)
         else:
             old = self._lanes
-            fresh = _episodes(self._shared, old.key, old.episode + 1)
+            fresh: Lanes = _episodes(self._shared, old.key, old.episode + 1)
             self._lanes = fresh._replace(bad_step=old.bad_step, bad_seed=old.bad_seed)
         return jax.tree.map(np.array, self._lanes.observation)
 
@@ -178,7 +178,8 @@ class VectorSimulator(AbstractEnvironment):
     def _begin(self, seed: int) -> Lanes:
         keys = _keys(self._num_envs, np.asarray(seed & 0xFFFFFFFF, np.uint32))
         zeros = jnp.zeros(self._num_envs, jnp.int32)
-        return _episodes(self._shared, *jax.device_put((keys, zeros), self._device))
+        lanes: Lanes = _episodes(self._shared, *jax.device_put((keys, zeros), self._device))
+        return lanes
 
 
 @final
