@@ -400,9 +400,20 @@ def test_a_fork_of_the_launcher_does_not_keep_its_run_alive(start: Launch) -> No
         os.waitpid(child, 0)
 
 
+def warm_forkserver() -> psutil.Process:
+    """The child that is one; it has no command line yet while the system executes it."""
+
+    def found() -> list[psutil.Process]:
+        return [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
+
+    assert until(lambda: bool(found()))
+    (server,) = found()
+    return server
+
+
 def test_a_forkserver_that_dies_before_it_forks_fails_the_run(start: Launch) -> None:
     processes.warm()
-    (server,) = (p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline()))
+    server = warm_forkserver()
     server.suspend()
     run = start(program_of(lpml.Node(Inside)))
     server.kill()
@@ -413,7 +424,7 @@ def test_a_forkserver_that_dies_before_it_forks_fails_the_run(start: Launch) -> 
 def test_a_warm_forkserver_that_is_not_used_is_ended() -> None:
     processes.warm(["json"])
     processes.warm()
-    (child,) = (p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline()))
+    child = warm_forkserver()
     cool()
     assert gone(child.pid)
 
