@@ -17,10 +17,11 @@ import numpy as np
 
 import lpml
 from lpml.agents.fused import Fused, Report
-from lpml.errors import CallTimeout, NotFinite
+from lpml.errors import NotFinite
 from lpml.nodes.averaging import Average
 from lpml.nodes.compiling import in_background
 from lpml.nodes.counter import Counter, CountOf
+from lpml.nodes.publication import Publication
 from lpml.nodes.roles import Params, Snapshot
 from lpml.nodes.simulator import raise_bad
 from lpml.nodes.updates import from_arrays, to_arrays
@@ -81,12 +82,10 @@ class Anakin:
         self._at_end = at_end
         self._log_seconds = log_seconds
         self._counts = CountOf(counter, "actor"), CountOf(counter, "learner")
-        self._changed = self._clock.condition()  # guards what follows; never held for long
+        self._publication = Publication(self._variables, _shared)
+        self._changed = self._publication.changed
         self._state = fused.init(seed)
         self._is_mean = True  # or the learner's state is still this node's own
-        self._version = 0
-        self._final = False
-        self._published: Snapshot | None = None
         self._under_way: deque[Report] = deque()
         self._steps = self._episodes = self._updates = 0
         self._began: float | None = None
@@ -94,14 +93,12 @@ class Anakin:
 
     def run(self) -> None:
         """Goes on until the program stops or `max_steps` are made."""
-        done = False
         try:
             with lpml.deadline(None):
                 self._compile()
-                self._join()
-                while not self._context.should_stop and not done:
+                self.join()
+                while not self._context.should_stop and not self._enough:
                     self.step()
-                    done = self._max_steps is not None and self._steps >= self._max_steps
                 while self._under_way:
                     self._settle()
                 if self._average is not None:
@@ -111,13 +108,20 @@ class Anakin:
         except lpml.ProgramStopped:
             pass
         finally:
-            with self._changed:
-                self._final = True
-                self._changed.notify_all()
+            self._publication.finish()
         if self._at_end is not None:
             self._at_end(self.pull().params)
-        if done:
+        if self._enough:
             self._context.stop_program(f"the learner made its {self._steps} steps")
+
+    def join(self) -> None:
+        """Begins where the other learners are, if there are any; before the first step."""
+        if self._average is None:
+            return
+        self._average.start()
+        if self._is_mean:
+            with self._changed:
+                self._adopt(self._average)
 
     def step(self) -> int:
         """One call of the device, and the mean of all learners; how many updates were made so far.
@@ -130,8 +134,8 @@ class Anakin:
         if self._is_mean:  # else a checkpoint was taken while this node waited for the others
             with self._changed:
                 self._state, report = self._fused.call(self._state)
+                self._under_way.append(report)
                 self._done(self._average is None)
-            self._under_way.append(report)
         if self._average is None:
             if len(self._under_way) > 1:  # the device has the next one to do meanwhile
                 self._settle()
@@ -142,7 +146,7 @@ class Anakin:
             with self._changed:
                 self._adopt(self._average)
                 self._done(True)
-        return self._version
+        return self._publication.version
 
     @lpml.concurrent
     @lpml.idempotent
@@ -154,24 +158,7 @@ class Anakin:
         Raises:
           CallTimeout: there was no such version in time.
         """
-        with self._changed:
-            if not self._changed.wait_for(
-                lambda: self._version >= at_least or self._final, timeout
-            ):
-                raise CallTimeout(
-                    f"pull by {worker or 'a reader'} waited {timeout} s for version {at_least}: "
-                    f"the learner is at {self._version}; allow more time"
-                )
-            version, final, known = self._version, self._final, self._published
-            if known is not None and (known.version, known.final) == (version, final):
-                return known
-            learner = self._state.learner
-            if self._average is not None and not self._is_mean:
-                learner = self._average.adopt(learner)
-            params = self._fused.variables(learner)
-        shared = lpml.Shared(jax.tree.map(np.asarray, params))
-        self._published = Snapshot(version, shared, final)
-        return self._published
+        return self._publication.pull(worker, at_least, timeout)
 
     @lpml.concurrent
     def statistics(self) -> AnakinStatistics:
@@ -183,10 +170,12 @@ class Anakin:
     def save(self) -> dict[str, Any]:
         """The whole state, environments and random keys included."""
         with self._changed:
-            state = jax.tree.map(jnp.copy, self._state)
-            counts = {"version": self._version, "steps": self._steps, "episodes": self._episodes}
-            counts |= {"updates": self._updates, "is_mean": self._is_mean}
-        return {"state": to_arrays(state), **counts}
+            state, under_way = jax.tree.map(jnp.copy, self._state), list(self._under_way)
+            counts = {"version": self._publication.version, "is_mean": self._is_mean}
+            counts |= {"steps": self._steps, "episodes": self._episodes, "updates": self._updates}
+            counted = [count.save() for count in self._counts]
+        reports = jax.device_get(under_way)
+        return {"state": to_arrays(state), "under_way": reports, "counted": counted, **counts}
 
     @lpml.concurrent
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -197,34 +186,38 @@ class Anakin:
         """
         with self._changed:
             self._state = self._fused.placed(from_arrays(state["state"], self._state))
-            self._version, self._steps = int(state["version"]), int(state["steps"])
-            self._episodes, self._updates = int(state["episodes"]), int(state["updates"])
-            self._is_mean, self._published = bool(state["is_mean"]), None
-            self._changed.notify_all()
+            self._steps, self._episodes = int(state["steps"]), int(state["episodes"])
+            self._updates, self._is_mean = int(state["updates"]), bool(state["is_mean"])
+            self._under_way = deque(state["under_way"])
+            for count, counted in zip(self._counts, state["counted"], strict=True):
+                count.restore(counted)
+            self._logged = self._clock.time(), self._steps
+            self._publication.restore(int(state["version"]))
+
+    @property
+    def _enough(self) -> bool:
+        return self._is_mean and self._max_steps is not None and self._steps >= self._max_steps
 
     def _compile(self) -> None:
         """A call whose outcome is thrown away; pulls are answered meanwhile."""
         in_background(self._fused.call, jax.tree.map(jnp.copy, self._state))
 
-    def _join(self) -> None:
-        """Begins where the other learners are, if there are any."""
-        if self._average is None:
-            return
-        self._average.start()
-        if self._is_mean:
-            with self._changed:
-                self._adopt(self._average)
-
     def _adopt(self, average: Average) -> None:
         learner = average.adopt(self._state.learner)
         self._state = self._fused.placed(self._state._replace(learner=learner))
+
+    def _variables(self) -> Params:
+        """What all learners have agreed on; with the lock held."""
+        learner = self._state.learner
+        if self._average is not None and not self._is_mean:
+            learner = self._average.adopt(learner)
+        return self._fused.variables(learner)
 
     def _done(self, is_mean: bool) -> None:
         """The updates of a call were made; they are to be seen if they are the mean."""
         self._is_mean = is_mean
         if is_mean:
-            self._version += self._fused.updates
-            self._changed.notify_all()
+            self._publication.advance(self._fused.updates)
 
     def _settle(self) -> None:
         """Waits for the oldest call, and passes on what it found."""
@@ -254,3 +247,7 @@ class Anakin:
             metrics["steps_per_second"] = (self._steps - then) / (now - before)
             self._context.log(metrics, step=self._steps)
             self._context.progress(self._steps, self._max_steps)
+
+
+def _shared(params: Params) -> lpml.Shared[Params]:
+    return lpml.Shared(jax.tree.map(np.asarray, params))

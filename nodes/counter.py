@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import lpml
 
@@ -145,6 +145,14 @@ class CountOf:
         else:
             self._all = self._counter.report(self._source, self._prefix, dict(self._own))
         return self._all
+
+    def save(self) -> dict[str, object]:
+        """What a node with state saves of it, so that nothing is lost that was not handed in."""
+        return {"source": self._source, "own": dict(self._own)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting where `save` was called, in the name of who called it."""
+        self._source, self._own = str(state["source"]), dict(state["own"])
 
     def _hand_in(self, counter: Counter) -> None:
         if self._under_way is not None:

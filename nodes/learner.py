@@ -14,11 +14,13 @@ import numpy as np
 
 import lpml
 from lpml.errors import NotFinite, UsageError
+from lpml.nodes.averaging import Average
 from lpml.nodes.compiling import in_background
 from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.flat import Flat
 from lpml.nodes.learning import Algorithm, Update
 from lpml.nodes.priorities import PriorityWriter
+from lpml.nodes.publication import Publication
 from lpml.nodes.replay import AbstractReplay, Sample
 from lpml.nodes.roles import Params, Readable, Snapshot
 from lpml.nodes.updates import Functions, from_arrays, to_arrays
@@ -43,6 +45,8 @@ class LearnerStatistics:
     """Of these, without a batch to learn from."""
     updating_seconds: float
     """Handing batches to the device and waiting until it has done them."""
+    averaging_seconds: float
+    """Waiting for other learners."""
     publishing_seconds: float
     """Copying parameters for those who pull, in their calls; the training goes on meanwhile."""
 
@@ -82,6 +86,9 @@ class Learner:
     Metrics that are not finite end the program; they are looked for at least every
     `log_seconds`, and before parameters are given away.
 
+    Several learners, with batches of their own, learn as one if each takes part in an average:
+    after each step they all go on from the mean of what they have, and that is what is pulled.
+
     Args:
       algorithm: how to learn.
       samples: batches of `updates_per_step * batch_size` items, such as a `Prefetcher`; or a
@@ -90,6 +97,7 @@ class Learner:
       table: of the priorities.
       batch_size: B, items of one update.
       updates_per_step: K.
+      average: this learner's part in the average of several; `None` = it is the only one.
       counter: where updates are counted as `learner_steps`; `None` = nowhere.
       max_updates: `run` returns after this many; `None` = when the program stops.
       seed: of the algorithm's random key.
@@ -115,6 +123,7 @@ class Learner:
         updates_per_step: int = 1,
         replay: AbstractReplay | None = None,
         table: str = "",
+        average: Average | None = None,
         counter: Counter | None = None,
         max_updates: int | None = None,
         seed: int = 0,
@@ -133,6 +142,7 @@ class Learner:
         self._make_samples = samples
         self._samples: SampleSource | None = None
         self._updates_per_step = updates_per_step
+        self._average = average
         self._max_updates = max_updates
         self._example = example
         self._at_end = at_end
@@ -142,41 +152,50 @@ class Learner:
         functions = Functions.of(algorithm, updates_per_step, batch_size, flat=not synchronous)
         self._functions = functions
 
-        self._changed = self._clock.condition()  # guards what follows; never held for long
+        self._publication = Publication(self._take, self._share)
+        self._changed = self._publication.changed
         self._state: Any = functions.init(jax.random.key(seed))
         self._bad = functions.no_bad(self._state)
+        self._is_mean = True  # or the state is still this learner's own
+        self._updates = 0
         self._diverged = -1  # the update after which a caller of `pull` found it so
-        self._version = 0
-        self._waiting = 0
-        self._final = False
-
-        self._publishing = self._clock.condition()  # held while a version is copied
-        self._published: Snapshot | None = None
 
         self._ahead = 0 if synchronous else _AHEAD
         self._under_way: deque[_Step] = deque()
         self._settled: _Step | None = None
         self._priorities = PriorityWriter(replay, table, wait=synchronous)
-        self._steps = self._snapshots = 0
-        self._seconds = {"waiting": 0.0, "updating": 0.0, "publishing": 0.0}
+        self._steps = 0
+        self._seconds = dict.fromkeys(("waiting", "updating", "averaging", "publishing"), 0.0)
         self._began: float | None = None
         self._logged = self._clock.time()
-        self._logged_version = 0
+        self._logged_updates = 0
 
     def run(self) -> None:
         """Steps until the program stops or `max_updates` are made."""
         try:
             with lpml.deadline(None):
                 self._compile()
+                self.join()
                 while not self._context.should_stop and not self._done():
                     self.step()
                 self._complete()
+                if self._average is not None:
+                    self._average.leave()
         except lpml.ProgramStopped:
             pass
         finally:
             self._finish()
         if self._done():
-            self._context.stop_program(f"the learner made its {self._version} updates")
+            self._context.stop_program(f"the learner made its {self._updates} updates")
+
+    def join(self) -> None:
+        """Begins where the other learners are, if there are any; before the first step."""
+        if self._average is None:
+            return
+        self._average.start()
+        if self._is_mean:
+            with self._changed:
+                self._adopt(self._average)
 
     def step(self) -> int:
         """Makes `updates_per_step` updates; waits for a batch. To be called by one thread.
@@ -190,17 +209,13 @@ class Learner:
         """
         if self._began is None:
             self._began = self._logged = self._clock.time()
-        with self._timed("waiting"):
-            sample = self._next_sample()
-        self._check(self._diverged)
-        with self._timed("updating"):
-            self._under_way.append(self._dispatch(sample))
-            self._settle(self._ahead)
-        self._steps += 1
-        self._count.increment(steps=self._updates_per_step)
+        if self._is_mean:  # else a checkpoint was taken while this one waited for the others
+            self._update()
+        if self._average is not None:
+            self._take_mean(self._average)
         if self._clock.time() - self._logged >= self._log_seconds:
             self._log()
-        return self._version
+        return self._updates
 
     @lpml.concurrent
     @lpml.idempotent
@@ -219,21 +234,7 @@ class Learner:
         Raises:
           CallTimeout: there was no such version in time.
         """
-        with self._changed:
-            self._waiting += 1
-            try:
-                ready = self._changed.wait_for(
-                    lambda: self._version >= at_least or self._final, timeout
-                )
-            finally:
-                self._waiting -= 1
-            if not ready:
-                raise lpml.CallTimeout(
-                    f"pull by {worker or 'a reader'} waited {timeout} s for version {at_least}: "
-                    f"the learner is at {self._version}; allow more time"
-                )
-        with self._publishing:  # who asks meanwhile gets the same, or a newer one
-            return self._snapshot()
+        return self._publication.pull(worker, at_least, timeout)
 
     def variables(self) -> Params:
         """A copy of the newest parameters, or a `Flat` of it, that stays on the device.
@@ -241,19 +242,20 @@ class Learner:
         For who shares the device: nothing is waited for, and what is not finite is not found.
         """
         with self._changed:
-            return self._functions.variables(self._state)
+            return self._functions.variables(self._agreed())
 
     @lpml.concurrent
     def statistics(self) -> LearnerStatistics:
         """What was done so far."""
         seconds = 0.0 if self._began is None else self._clock.time() - self._began
         return LearnerStatistics(
-            updates=self._version,
+            updates=self._updates,
             steps=self._steps,
-            snapshots=self._snapshots,
+            snapshots=self._publication.snapshots,
             seconds=seconds,
             waiting_seconds=self._seconds["waiting"],
             updating_seconds=self._seconds["updating"],
+            averaging_seconds=self._seconds["averaging"],
             publishing_seconds=self._seconds["publishing"],
         )
 
@@ -261,9 +263,11 @@ class Learner:
     def save(self) -> dict[str, Any]:
         """The algorithm's whole state, random key included, and the count of updates."""
         with self._changed:
-            state, version, bad = self._functions.state(self._state), self._version, self._bad
+            state, updates, bad = self._functions.state(self._state), self._updates, self._bad
+            is_mean, counted = self._is_mean, self._count.save()
         self._check(int(bad))
-        return {"state": to_arrays(state), "version": version}
+        found = {"state": to_arrays(state), "updates": updates}
+        return {**found, "is_mean": is_mean, "counted": counted}
 
     @lpml.concurrent
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -275,10 +279,44 @@ class Learner:
         with self._changed:
             like = self._functions.state(self._state)
             self._state = self._functions.pack(from_arrays(state["state"], like))
-            self._version = int(state["version"])
+            self._updates = self._logged_updates = int(state["updates"])
+            self._is_mean = bool(state["is_mean"])
             self._bad, self._diverged = self._functions.no_bad(self._state), -1
-            self._published = None
-            self._changed.notify_all()
+            self._count.restore(state["counted"])
+            own = 0 if self._is_mean else self._updates_per_step
+            self._publication.restore(self._updates - own)
+
+    def _update(self) -> None:
+        with self._timed("waiting"):
+            sample = self._next_sample()
+        self._check(self._diverged)
+        with self._timed("updating"):
+            self._under_way.append(self._dispatch(sample))
+            self._settle(self._ahead)
+        self._steps += 1
+        self._count.increment(steps=self._updates_per_step)
+
+    def _take_mean(self, average: Average) -> None:
+        """Goes on from the mean of all learners; waits for them."""
+        with self._timed("updating"):
+            self._settle(0)
+            self._check(int(self._bad))  # what is not finite is not handed on
+        with self._timed("averaging"):
+            average.exchange(self._functions.state(self._state))
+        with self._changed:
+            self._adopt(average)
+            self._is_mean = True
+            self._publication.advance(self._updates_per_step)
+
+    def _adopt(self, average: Average) -> None:
+        state = average.adopt(self._functions.state(self._state))
+        self._state = self._functions.pack(state)
+
+    def _agreed(self) -> Any:
+        """The state that others may see, packed; with the lock held."""
+        if self._is_mean or self._average is None:
+            return self._state
+        return self._functions.pack(self._average.adopt(self._functions.state(self._state)))
 
     def _next_sample(self) -> Sample:
         if self._samples is None:
@@ -297,12 +335,13 @@ class Learner:
                 probabilities,
                 np.float32(info.size),
                 self._bad,
-                np.int32(self._version),
+                np.int32(self._updates),
             )
-            self._version += self._updates_per_step
-            if self._waiting:
-                self._changed.notify_all()
-            return _Step(update, self._bad, info.keys, self._version)
+            self._updates += self._updates_per_step
+            self._is_mean = self._average is None
+            if self._is_mean:
+                self._publication.advance(self._updates_per_step)
+            return _Step(update, self._bad, info.keys, self._updates)
 
     def _settle(self, ahead: int) -> None:
         """Passes on what the device has done; waits until at most `ahead` steps are under way."""
@@ -319,21 +358,15 @@ class Learner:
             else:
                 step.bad.block_until_ready()
 
-    def _snapshot(self) -> Snapshot:
-        """The newest version, copied if it was not before."""
-        with self._changed:
-            version, final = self._version, self._final
-            known = self._published
-            if known is not None and known.version == version and known.final == final:
-                return known
-            params, bad = self._functions.variables(self._state), self._bad
+    def _take(self) -> tuple[Any, jax.Array]:
+        return self._functions.variables(self._agreed()), self._bad
+
+    def _share(self, taken: tuple[Any, jax.Array]) -> Readable:
+        params, bad = taken
         with self._timed("publishing"):
             self._check_for_pull(int(bad))
             held = isinstance(params, Flat)  # else they stay on the device
-            shared: Readable = lpml.Shared(params.to_numpy()) if held else _Held(params)
-        self._published = Snapshot(version, shared, final)
-        self._snapshots += 1
-        return self._published
+            return lpml.Shared(params.to_numpy()) if held else _Held(params)
 
     def _check(self, bad: int) -> None:
         if bad >= 0:
@@ -361,11 +394,11 @@ class Learner:
         now = self._clock.time()
         metrics = {name: float(value) for name, value in step.update.metrics.items()}
         self._check(int(step.bad))
-        rate = (self._version - self._logged_version) / max(now - self._logged, 1e-9)
-        self._logged, self._logged_version = now, self._version
+        rate = (self._updates - self._logged_updates) / max(now - self._logged, 1e-9)
+        self._logged, self._logged_updates = now, self._updates
         metrics |= {"updates_per_second": rate, **self._shares()}
         self._context.log(metrics, step=step.last)
-        self._context.progress(self._version, self._max_updates)
+        self._context.progress(self._updates, self._max_updates)
 
     def _shares(self) -> dict[str, float]:
         statistics = self.statistics()
@@ -373,7 +406,9 @@ class Learner:
         return {"waiting_share": statistics.waiting_seconds / total}
 
     def _done(self) -> bool:
-        return self._max_updates is not None and self._version >= self._max_updates
+        return (
+            self._is_mean and self._max_updates is not None and self._updates >= self._max_updates
+        )
 
     def _compile(self) -> None:
         """Makes a step whose outcome is thrown away; pulls are answered meanwhile."""
@@ -401,15 +436,13 @@ class Learner:
 
     def _finish(self) -> None:
         """No more updates will be made."""
-        with self._changed:
-            self._final = True
-            self._changed.notify_all()
+        self._publication.finish()
         if self._samples is not None:
             self._samples.close()
         self._check(int(self._bad))
         self._log()
         if self._at_end is not None:
-            params = jax.device_get(self._functions.variables(self._state))
+            params = jax.device_get(self.variables())
             self._at_end(params.tree if isinstance(params, Flat) else params)
 
     @contextmanager

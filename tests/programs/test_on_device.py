@@ -24,7 +24,7 @@ from lpml.agents.impala import ImpalaConfig
 from lpml.agents.jax_environments import Catch
 from lpml.agents.ppo import PPOBuilder, PPOConfig
 from lpml.errors import NotFinite
-from lpml.nodes import AbstractSimulation, replay_keys
+from lpml.nodes import AbstractSimulation, Counter, replay_keys
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.simulation import begin
 from lpml.programs import on_device
@@ -108,6 +108,18 @@ def test_the_loop_counts_publishes_and_goes_on_where_it_was_saved() -> None:
     assert other.step() == 4
     jax.tree.map(np.testing.assert_array_equal, after, other.pull().params)
     assert node.statistics().updates == 2  # of the calls that the device is known to have done
+
+
+def test_what_was_under_way_when_it_was_saved_is_counted_afterwards() -> None:
+    fused = Fused(SMALL, Catch(), iterations=2, devices=jax.devices()[:1])
+    counter = Counter()
+    node = Anakin(fused, counter=counter, max_steps=2 * fused.steps - 200)
+    node.step()
+    other = Anakin(fused, counter=counter, max_steps=2 * fused.steps - 200)
+    other.restore(node.save())
+    other.run()
+    assert other.statistics().updates == 4
+    assert counter.get()["learner_steps"] == 4
 
 
 @dataclass(frozen=True)
