@@ -87,14 +87,15 @@ class Channel:
         Raises:
           Unsent: the connection is broken.
         """
-        future = self._future(method, timeout)
-        call, sender = future.call, self._lending.sender
+        call, sender = self._unanswered.number(), self._lending.sender
+        end = None if timeout is None else monotonic() + timeout
+        future: Future[Any] = Future(self, method, call, end)
         seconds = frames.FOREVER if timeout is None else timeout
         packed = pack((CALL, flags, len(name), call, seconds), name, encoded, sender)
         if method.idempotent:
             future.again = flags, encoded
-        self._unanswered.add(future)
-        if not self._send(packed, future.deadline, call):
+        self._unanswered.futures[call] = future
+        if not self._send(packed, end, call):
             if isinstance(packed, Packed) and sender is not None:
                 sender.lose(packed.segment)
             self.expire(future)
@@ -105,12 +106,13 @@ class Channel:
 
         Where nobody else uses the connection, the reply is read and decoded where it is.
         """
-        future = self._future(method, timeout)
-        call, end = future.call, future.deadline
+        call = self._unanswered.number()
+        end = None if timeout is None else monotonic() + timeout
+        future: Future[Any] = Future(self, method, call, end)
         seconds = frames.FOREVER if timeout is None else timeout
         size = len(name) + len(body)
         message = HEADER.pack(size, CALL, 0, len(name), call, seconds) + name + body
-        self._unanswered.add(future)
+        self._unanswered.futures[call] = future
         try:
             if not self._send(message, end, call):
                 self.expire(future)
@@ -179,11 +181,6 @@ class Channel:
         if self._lending.sender is not None:
             self._lending.sender.close()
 
-    def _future(self, method: Any, timeout: float | None) -> Future[Any]:
-        """Of one more call."""
-        end = None if timeout is None else monotonic() + timeout
-        return Future(self, method, self._unanswered.number(), end)
-
     # What futures and those who wait for them need.
 
     def wait(self, future: Future[Any], timeout: float | None) -> bool:
@@ -201,7 +198,7 @@ class Channel:
 
     def cancel(self, future: Future[Any]) -> None:
         """Tells the node that nobody waits any more."""
-        if self._unanswered.take(future.call) is not None and future.call > 0:
+        if self._unanswered.futures.pop(future.call, None) is not None and future.call > 0:
             self.tell(frames.header(0, frames.CANCEL, call=future.call))
         future.call_back()
 
@@ -228,7 +225,7 @@ class Channel:
         try:
             came = self._inlet.read(end, call)
             if isinstance(came, bytes):
-                self._unanswered.take(call)
+                self._unanswered.futures.pop(call, None)
                 return came
             if came is None:
                 return False
@@ -263,7 +260,7 @@ class Channel:
                 raise OSError(self.broken)
             self._outlet.send(message, end, self._make_room)
         except OSError as error:
-            ours = self._unanswered.take(call)
+            ours = self._unanswered.futures.pop(call, None)
             self._break(f"{self.node} is gone ({error.strerror or error})")
             if ours is not None:
                 raise Unsent(self.broken, ours.deadline) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import final
 
 from lpml.clock import Call, Clock
@@ -10,7 +11,7 @@ from lpml.service import MethodSpec
 from lpml.wire import frames
 from lpml.wire.dispatch import Dispatcher, Handler
 from lpml.wire.executor import Executor, failure
-from lpml.wire.frames import CALL, HEADER_SIZE, Frame
+from lpml.wire.frames import CALL, HEADER_SIZE, TABLE, Frame
 from lpml.wire.parcel import opened
 from lpml.wire.session import Job, Session
 from lpml.wire.shared import FIND, find
@@ -60,7 +61,8 @@ class Intake:
             return False
         try:
             self._shifts.work()
-            job = session.jobs[identity] = Job(session, identity, handler, self._due(seconds))
+            call = Call(None if seconds < 0 else self._clock.time() + seconds)
+            job = session.jobs[identity] = Job(session, identity, handler, call)
             # A copy: while this call runs, another may take the loop and the buffer with it.
             executor.run_now(job, bytes(data[at : HEADER_SIZE + size]))
         finally:
@@ -71,17 +73,22 @@ class Intake:
             executor.drain()
         return True
 
-    def take(self, session: Session, frame: Frame) -> None:
-        """A frame arrived.
+    def take(self, session: Session, arrived: Iterable[Frame]) -> None:
+        """Frames arrived.
 
         Raises:
-          ProtocolError: the client may not send it.
+          ProtocolError: the client may not send one of them.
         """
+        for frame in arrived:
+            if frame[0] == CALL and session.caller is not None:
+                self._call(session, frame)
+            else:
+                self._heed(session, frame)
+
+    def _heed(self, session: Session, frame: Frame) -> None:
         kind, flags, extra, identity, _, payload = frame
         if session.caller is None:
             session.greet(frames.read_hello(frame), flags)
-        elif kind == CALL:
-            self._call(session, frame)
         elif kind == frames.CANCEL:
             job = session.jobs.get(identity)
             if job is not None:
@@ -98,20 +105,18 @@ class Intake:
     def _call(self, session: Session, frame: Frame) -> None:
         _, flags, length, identity, seconds, payload = frame
         name = bytes(payload[:length])
-        content = opened(flags, payload, length, session.lending.receiver)
+        receiver = session.lending.receiver
+        content = opened(flags, payload, length, receiver) if flags & TABLE else payload
         handler = self._by_name.get(name)
         if handler is None:
             session.send(failure(identity, self._no_method(name.decode(errors="replace"))))
             return
         if identity in session.jobs:
             raise ProtocolError(f"a call of {handler.name!r} has the id of another")
-        job = Job(session, identity, handler, self._due(seconds), flags, content, length)
+        call = Call(None if seconds < 0 else self._clock.time() + seconds)
+        job = Job(session, identity, handler, call, flags, content, length)
         session.jobs[identity] = job
         self._executor.start(job)
-
-    def _due(self, seconds: float) -> Call:
-        """A call that has so many seconds left; < 0: forever."""
-        return Call(None if seconds < 0 else self._clock.time() + seconds)
 
     def _no_method(self, name: str) -> AttributeError:
         node, known = self._dispatcher.node, list(self._dispatcher.handlers)

@@ -231,8 +231,7 @@ class Server:
             if head is not None and head[1] == CALL and self._intake.run_now(session, head, into):
                 return
             arrived = decoder.feed(into[:count]) if target is None else decoder.filled(count)
-            for frame in arrived:
-                self._intake.take(session, frame)
+            self._intake.take(session, arrived)
         except BlockingIOError:
             return
         except ProtocolError as error:

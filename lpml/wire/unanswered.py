@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any, TypeAlias, final
 
 from lpml.errors import CallTimeout, NodeUnavailable, ProtocolError
 from lpml.wire.codec import decode
 from lpml.wire.frames import ERROR, ITEM, REPLY, Payload
-from lpml.wire.futures import DONE, RAW, Future
+from lpml.wire.futures import RAW, Future
 from lpml.wire.parcel import Content, unpack
 
 Arrived: TypeAlias = "tuple[int, Payload | Content]"
@@ -62,26 +62,16 @@ class Unanswered:
     """
 
     def __init__(self, call_back: Callable[[Future[Any]], object]) -> None:
-        self._call_back = call_back
-        self._ids = itertools.count(1)
-        self._futures: dict[int, Future[Any]] = {}  # {id: pending call}, {-id: wait for an item}
+        self.futures: dict[int, Future[Any]] = {}
+        """`{id: pending call}`, and `{-id: wait for an item}`; whoever calls adds to it."""
+        self.number = chain.from_iterable(repeat(range(1, 1 << 32))).__next__
+        """`number()`: the id of one more call."""
         self._inboxes: dict[int, Inbox] = {}  # {id: open stream}
-
-    def number(self) -> int:
-        """The id of one more call."""
-        return next(self._ids) & 0xFFFFFFFF
-
-    def add(self, future: Future[Any]) -> None:
-        """A call is about to be sent."""
-        self._futures[future.call] = future
-
-    def take(self, call: int) -> Future[Any] | None:
-        """The future of a call, if it is still here; from now on it is not."""
-        return self._futures.pop(call, None)
+        self._call_back = call_back
 
     def asked(self) -> list[Future[Any]]:
         """The futures of which somebody is to be called back."""
-        return [future for future in list(self._futures.values()) if future.called_back]
+        return [future for future in list(self.futures.values()) if future.called_back]
 
     def open(self, inbox: Inbox) -> None:
         """The call of a stream is about to be sent."""
@@ -89,7 +79,7 @@ class Unanswered:
 
     def expect(self, inbox: Inbox, future: Future[Any]) -> None:
         """`future` is to end when something has arrived for a stream, or will never."""
-        self._futures[future.call] = future
+        self.futures[future.call] = future
         if inbox.frames or inbox.call not in self._inboxes:
             self._item_arrived(inbox)
 
@@ -103,9 +93,11 @@ class Unanswered:
     def arrived(self, kind: int, call: int, content: Payload | Content) -> None:
         """A reply, an item, the end of a stream or an error came."""
         if kind in (REPLY, ERROR):
-            future = self._futures.pop(call, None)
+            future = self.futures.pop(call, None)
             if future is not None:
-                self._end(future, (kind, content), RAW)
+                future.complete((kind, content), RAW)
+                if future.called_back:
+                    self._call_back(future)
                 return
         inbox = self._inboxes.get(call)
         if inbox is not None and kind != REPLY:
@@ -124,9 +116,9 @@ class Unanswered:
           Those that are to be sent again.
         """
         lost: list[Future[Any]] = []
-        while self._futures:
+        while self.futures:
             try:
-                _, future = self._futures.popitem()
+                _, future = self.futures.popitem()
             except KeyError:
                 break
             if again and future.again is not None:
@@ -140,17 +132,14 @@ class Unanswered:
 
     def forget(self, reason: str) -> None:
         """After a fork: they are the parent's, and fail here. Nobody is called back for it."""
-        for future in self._futures.values():
+        for future in self.futures.values():
             future.fail(future.method.gone(reason))
-        self._futures.clear()
+        self.futures.clear()
         self._inboxes.clear()
 
     def _item_arrived(self, inbox: Inbox) -> None:
-        future = self._futures.pop(-inbox.call, None)
+        future = self.futures.pop(-inbox.call, None)
         if future is not None:
-            self._end(future, None, DONE)
-
-    def _end(self, future: Future[Any], value: Any, state: int) -> None:
-        future.complete(value, state)
-        if future.called_back:
-            self._call_back(future)
+            future.complete(None)
+            if future.called_back:
+                self._call_back(future)
