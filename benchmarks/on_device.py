@@ -3,51 +3,42 @@
     python -m benchmarks.on_device [--repeats 5] [--only anakin] [--env CartPole-v1]
     python -m benchmarks.on_device --scaling --repeats 1     # 64 to 65 536 environments
 
-"By hand" is the bare `lax.scan` over the same environment, policy and update, in the manner of
-PureJaxRL: an environment that ends begins again in the same step, so every tick is a step, and
-where time cut an episode off the rest counts as nothing. lpml keeps the last observation as a row
-of its own; only ticks that are steps are counted. Each repetition measures both in turn, for a
-second each; compilation is not in it.
+"By hand" is the bare `lax.scan` over the same functions of environment, policy and update: an
+environment that ends begins again in the same step, so every tick is a step, and where time cut an
+episode off the rest counts as nothing. "PureJaxRL" is a PPO in that style, which shares no code and
+has the same numbers: see `on_device_ppo`. lpml keeps the last observation as a row of its own; only
+ticks that are steps are counted. Peers take turns, a second each; compilation is not in it. A line
+"by CPU time" has the same turns in steps a second of work: it says who computes more, and other
+programs disturb it less, but not who leaves cores idle. What gymnax and brax do without lpml is in
+`on_device_bare`, the service in `on_device_service`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.common import Measure, arguments, report
+from benchmarks.on_device_ppo import purejax_ppo
+from benchmarks.rates import Call, Steps, compared, looped
 from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaConfig
 from lpml.agents.jax_environments import simulation_named
-from lpml.agents.ppo import PPOConfig
-from lpml.nodes import VectorSimulator, simulation
+from lpml.agents.ppo import PPOBuilder, PPOConfig
+from lpml.nodes import simulation
 from lpml.nodes.acting import Policy, PolicyOutput
 from lpml.nodes.learning import Experience
 from lpml.nodes.replay import Sequence, Step
 from lpml.nodes.simulation import AbstractSimulation, Simulated, rollout
 from lpml.programs.on_device import make_builder
 
-SECONDS = 1.0
 SIZES = (64, 256, 1024, 4096, 16384, 65536)  # of `--scaling`
 MOST_ON_CPU = 4096  # environments of an agent there: one call of more takes minutes
-ITERATIONS = 8
-Call = Callable[[Any], tuple[Any, Any]]  # state -> (state, steps)
-
-
-def rate(call: Call, state: Any) -> tuple[Any, float]:
-    """Steps a second of repeated calls, and the last state."""
-    state, steps = call(state)
-    jax.block_until_ready(steps)
-    began, total = time.perf_counter(), 0
-    while time.perf_counter() - began < SECONDS:
-        state, steps = call(state)
-        total += int(steps)
-    return state, total / (time.perf_counter() - began)
+ITERATIONS = 8  # rollouts of one call
+LENGTH = 32  # ticks of a rollout that nobody learns from
 
 
 def by_hand(
@@ -82,7 +73,7 @@ def by_hand(
         steps = jax.tree.map(
             lambda x, y: jnp.swapaxes(jnp.concatenate([x, y[None]]), 0, 1), rows, end
         )
-        found: Any = jnp.sum(steps.reward)
+        found: Any = total(steps)
         if algorithm is not None:
             mask: Any = jnp.ones((num_envs, length + 1), bool)
             data = Sequence(steps, mask)
@@ -95,7 +86,7 @@ def by_hand(
     @jax.jit
     def call(carry: Any) -> Any:
         carry, found = jax.lax.scan(iteration, carry, None, ITERATIONS)
-        return carry, jnp.int32(num_envs * length * ITERATIONS) + 0 * found[-1].astype(jnp.int32)
+        return carry, num_envs * length * ITERATIONS + unseen(found)
 
     key = jax.random.key(0)
     learner = () if algorithm is None else algorithm.init(key)
@@ -103,20 +94,8 @@ def by_hand(
     return call, (learner, state, observation, key)
 
 
-def fused(environment: AbstractSimulation, agent: str, env: str, num_envs: int) -> Any:
-    """lpml's loop, its first state, and what it is made of."""
-    builder = make_builder(agent, env, num_envs, PPOConfig(), ImpalaConfig(lstm=0))
-    made = Fused(builder, environment, num_envs=num_envs, iterations=ITERATIONS)
-
-    def call(state: Any) -> Any:
-        state, found = made.call(state)
-        return state, found.sums.steps
-
-    return call, made.init(0), builder, made
-
-
 def random_policy(environment: AbstractSimulation) -> Policy:
-    """Draws actions, for the speed of the simulation alone."""
+    """Draws actions, within their bounds, for the speed of the simulation alone."""
     count = environment.spec.num_actions
 
     def act(params: Any, key: jax.Array, observation: Any, state: Any) -> PolicyOutput:
@@ -125,40 +104,41 @@ def random_policy(environment: AbstractSimulation) -> Policy:
         if count is not None:
             action = jax.random.randint(key, size, 0, count)
         else:
-            action = jax.random.uniform(key, (*size, *environment.spec.action.shape))
+            spec = environment.spec
+            action = jax.random.uniform(
+                key, (*size, *spec.action.shape), minval=spec.low, maxval=spec.high
+            )
         return PolicyOutput(action, state, (), action)
 
     return Policy(lambda num_envs: (), act)
 
 
-def simulated(environment: AbstractSimulation, num_envs: int, length: int = 32) -> tuple[Call, Any]:
-    """Rollouts of lpml under random actions."""
-    policy = random_policy(environment)
+def simulated(
+    environment: AbstractSimulation, policy: Policy, num_envs: int, params: Any = ()
+) -> tuple[Call, Any]:
+    """Rollouts of lpml in one jitted loop, in which nobody learns."""
 
     @jax.jit
     def call(state: Simulated) -> Any:
         def one(state: Simulated, _: None) -> Any:
-            state, data, sums = rollout(environment, policy, (), state, length)
-            return state, (sums.steps, jnp.sum(data.steps.reward))
+            state, data, sums = rollout(environment, policy, params, state, LENGTH)
+            return state, (sums.steps, total(data.steps))
 
-        state, (steps, _) = jax.lax.scan(one, state, None, ITERATIONS)
-        return state, jnp.sum(steps)
+        state, (steps, found) = jax.lax.scan(one, state, None, ITERATIONS)
+        return state, jnp.sum(steps) + unseen(found)
 
-    return call, Simulated(simulation.begin(environment, num_envs, 0), (), jax.random.key(0))
+    lanes = simulation.begin(environment, num_envs, 0)
+    return call, Simulated(lanes, policy.init(num_envs), jax.random.key(0))
 
 
-def served(environment: AbstractSimulation, num_envs: int, length: int = 32) -> tuple[Call, Any]:
-    """Rollouts by the method of the service, as arrays of the host."""
-    simulator = VectorSimulator(
-        environment, num_envs, policy=random_policy(environment), length=length
-    )
+def total(rows: Any) -> jax.Array:
+    """Of all numbers in rows: none of them may be left out by the compiler."""
+    return sum((jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(rows)), jnp.zeros(()))
 
-    def call(state: Any) -> Any:
-        before = simulator.statistics().steps
-        simulator.rollout(())
-        return state, np.int64(simulator.statistics().steps - before)
 
-    return call, ()
+def unseen(found: jax.Array) -> jax.Array:
+    """0, for which `found` has to be computed."""
+    return 0 * jnp.isnan(found[-1]).astype(jnp.int32)
 
 
 def main() -> None:
@@ -167,19 +147,7 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true", help="more environments, fewer lines")
     options = parser.parse_args()
     environment = simulation_named(options.env)
-    measures = []
-
-    def measure(name: str, target: float | None, peers: dict[str, tuple[Call, Any]]) -> None:
-        if options.only not in name:
-            return
-        line = Measure(name, "steps/s", lower_is_better=False, target=target, against="by hand")
-        for _ in range(options.repeats):
-            for peer, (call, state) in peers.items():
-                state, value = rate(call, state)
-                peers[peer] = call, state
-                line.add(peer, value)
-        measures.append(line)
-
+    measures: list[Measure] = []
     on_cpu = jax.default_backend() == "cpu"
     agents: list[tuple[str, int]] = [("ppo", 32), ("ppo", 256), ("impala", 32)]
     if options.scaling:
@@ -187,22 +155,43 @@ def main() -> None:
     for agent, num_envs in agents:
         name = f"anakin {agent}, {num_envs} environments"
         if options.only in name:
-            call, state, builder, made = fused(environment, agent, options.env, num_envs)
-            hand = by_hand(
-                environment, builder.policy(environment.spec), made.algorithm, num_envs, made.length
-            )
-            measure(name, 0.95, {"lpml": (call, state), "by hand": hand})
+            peers = trainers(environment, agent, options.env, num_envs)
+            measures += compared(name, peers, options.repeats, against="by hand", target=0.95)
     policy = random_policy(environment)
     for num_envs in SIZES if options.scaling else (64, 1024, 16384):
         name = f"simulation, {num_envs} environments"
         if options.only in name:
-            hand = by_hand(environment, policy, None, num_envs, 32)
-            measure(name, None, {"lpml": simulated(environment, num_envs), "by hand": hand})
-    name = "service beside fused, 1024 environments"
-    if options.only in name and not options.scaling:
-        peers = {"lpml": served(environment, 1024), "fused": simulated(environment, 1024)}
-        measure(name, 0.5, peers)
+            peers = {
+                "lpml": looped(*simulated(environment, policy, num_envs)),
+                "by hand": looped(*by_hand(environment, policy, None, num_envs, LENGTH)),
+            }
+            measures += compared(name, peers, options.repeats, against="by hand")
     report(f"simulators on the device, {options.env}", measures, options.json)
+
+
+def trainers(
+    environment: AbstractSimulation, agent: str, env: str, num_envs: int
+) -> dict[str, Steps]:
+    """Who learns, each in its own loop."""
+    builder = make_builder(agent, env, num_envs, PPOConfig(), ImpalaConfig(lstm=0))
+    made = Fused(builder, environment, num_envs=num_envs, iterations=ITERATIONS)
+
+    def call(state: Any) -> Any:
+        state, found = made.call(state)
+        return state, found.sums.steps
+
+    policy = builder.policy(environment.spec)
+    peers = {
+        "lpml": looped(call, made.init(0)),
+        "by hand": looped(*by_hand(environment, policy, made.algorithm, num_envs, made.length)),
+    }
+    if isinstance(builder, PPOBuilder):
+        if environment.spec.num_actions is None:
+            print(f"{env}: the PPO in PureJaxRL's style has numbered actions", file=sys.stderr)
+        else:
+            own = purejax_ppo(environment, builder.config, num_envs, ITERATIONS)
+            peers["PureJaxRL"] = looped(*own)
+    return peers
 
 
 if __name__ == "__main__":
