@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import sys
 
+from lpml.ending import end_with
+
 
 def main() -> None:
     """The command line, with the arguments of this process."""
+    code = 1
     try:
         _main(sys.argv[1:])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
     except KeyboardInterrupt:  # while something was imported
-        raise SystemExit(130) from None
+        code = 130
+        raise SystemExit(code) from None
+    finally:
+        end_with(code)
 
 
 def _main(argv: list[str]) -> None:

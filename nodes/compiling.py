@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import jax
 
 import lpml
+from lpml.ending import begin_work
 
 T = TypeVar("T")
 
@@ -20,8 +21,10 @@ def in_background(function: Callable[..., object], *args: Any) -> None:
       Exception: what the function raised.
     """
     changed = lpml.context().clock.condition()
+    end = begin_work(f"{lpml.context().name}: a function in the background")
 
     def wake(_: object) -> None:
+        end()
         with changed:
             changed.notify_all()
 

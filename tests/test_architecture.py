@@ -19,7 +19,7 @@ WINGS = ("nodes", "agents", "programs", "compat")
 
 # The core, floor by floor; what stands on one line does not know each other.
 FLOORS = (
-    {"errors", "trees"},
+    {"errors", "trees", "ending"},
     {"resources", "clock", "service"},
     {"graph", "wire", "record"},
     {"context"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import weakref
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
+from lpml.ending import at_exit
 from lpml.errors import LaunchError, NodeError, UsageError, closest
 from lpml.launchers.names import uses_processes
 from lpml.launchers.plan import NodePlan, Plan
@@ -344,7 +344,7 @@ def _journaled(folder: RunFolder, cut: Checkpoint) -> tuple[str, ...]:
 _live: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
-@atexit.register
+@at_exit
 def _stop_what_runs() -> None:
     """An interpreter that ends takes its runs along."""
     for run in list(_live):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import faulthandler
 import os
@@ -20,6 +19,7 @@ from typing import Any, final
 from lpml import wire
 from lpml.clock import set_process_scope
 from lpml.context import Context
+from lpml.ending import leave
 from lpml.errors import ProgramStopped
 from lpml.launchers import devices, output, pipes, stacks, system
 from lpml.launchers.base import Event, NodeReport
@@ -32,7 +32,7 @@ from lpml.wire import places, relay, tls
 
 def run_process(control_fd: int, spec_fd: int, listeners: list[int]) -> None:
     """The life of a node's process, from the fork to the exit. Never returns."""
-    _leave(run(control_fd, spec_fd, listeners))
+    leave(run(control_fd, spec_fd, listeners))
 
 
 def run(control_fd: int, spec_fd: int, listeners: list[int]) -> int:
@@ -45,16 +45,6 @@ def run(control_fd: int, spec_fd: int, listeners: list[int]) -> int:
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
-
-
-def _leave(code: int) -> None:
-    """Ends the process as an interpreter does, without waiting for anybody's threads."""
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):
-            stream.flush()
-    os._exit(code)
 
 
 @final
