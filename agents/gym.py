@@ -284,6 +284,8 @@ def _frames_last(observation: Any, convert: _Convert) -> tuple[Any, _Convert]:
         return jax.ShapeDtypeStruct((*image, k), leaf.dtype) if image else leaf
 
     shapes = [len(leaf.shape) for leaf in jax.tree.leaves(observation)]
+    if 3 not in shapes:
+        return observation, convert
 
     def move(x: Any) -> Any:
         leaves, structure = jax.tree.flatten(convert(x))
