@@ -21,6 +21,7 @@ from lpml.errors import NotFinite
 from lpml.nodes.averaging import Average
 from lpml.nodes.compiling import in_background
 from lpml.nodes.counter import Counter, CountOf
+from lpml.nodes.memory import check_program
 from lpml.nodes.publication import Publication
 from lpml.nodes.roles import Params, Snapshot
 from lpml.nodes.simulator import raise_bad
@@ -116,10 +117,7 @@ class Anakin:
 
     def join(self) -> None:
         """Begins where the other learners are, if there are any; before the first step."""
-        if self._average is None:
-            return
-        self._average.start()
-        if self._is_mean:
+        if self._average is not None and self._average.start() and self._is_mean:
             with self._changed:
                 self._adopt(self._average)
 
@@ -199,8 +197,16 @@ class Anakin:
         return self._is_mean and self._max_steps is not None and self._steps >= self._max_steps
 
     def _compile(self) -> None:
-        """A call whose outcome is thrown away; pulls are answered meanwhile."""
-        in_background(self._fused.call, jax.tree.map(jnp.copy, self._state))
+        """A call whose outcome is thrown away; pulls are answered meanwhile.
+
+        Raises:
+          UsageError: it would take more memory than there is.
+        """
+        fused = self._fused
+        state = jax.tree.map(jnp.copy, self._state)
+        what = f"{fused.environment.spec.name}, with what is learned from them: num_envs"
+        in_background(check_program, fused.call, (state,), what, fused.num_envs)
+        in_background(fused.call, state)
 
     def _adopt(self, average: Average) -> None:
         learner = average.adopt(self._state.learner)

@@ -19,6 +19,7 @@ from lpml.agents.serial import spread_seed
 from lpml.errors import UsageError
 from lpml.nodes.acting import Policy
 from lpml.nodes.actor import fresh_seed
+from lpml.nodes.averaging import Average
 from lpml.nodes.collector import Collector, RolloutSource
 from lpml.nodes.counter import Counter
 from lpml.nodes.data_parallel import Divided
@@ -69,7 +70,9 @@ class Sebulba:
       acting: devices that act; `None` = those that do not learn.
       learning: devices that learn; `None` = as many as batches divide among, at most three quarters
         of all.
-      seed: of everything that is drawn.
+      average: this node's part in the average of several, as in `Learner`; `None` = it is the only
+        one.
+      seed: of everything that is drawn; each of several needs its own.
       counter: where `actor_steps`, `actor_episodes` and `learner_steps` are counted.
       max_updates: of the parameters, after which `run` returns; `None` = when the program stops.
       at_end: called with the last parameters when `run` ends.
@@ -91,6 +94,7 @@ class Sebulba:
         ahead: int = 1,
         acting: Sequence[jax.Device] | None = None,
         learning: Sequence[jax.Device] | None = None,
+        average: Average | None = None,
         seed: int = 0,
         counter: Counter | None = None,
         max_updates: int | None = None,
@@ -142,6 +146,7 @@ class Sebulba:
             self._rollouts,
             batch_size=size,
             updates_per_step=num_envs // size,
+            average=average,
             counter=counter,
             max_updates=max_updates,
             seed=seed,
@@ -153,6 +158,8 @@ class Sebulba:
     def run(self) -> None:
         """Goes on until the program stops or `max_updates` are made."""
         try:
+            with lpml.deadline(None):
+                self._learner.join()  # actors begin with what all learners have
             self._rollouts.start(self._learner.variables)
             self._learner.run()
         finally:

@@ -84,9 +84,12 @@ class Average:
         )
         self._replaced = jax.jit(lambda state, mean: replaced(state, mean.tree))
 
-    def start(self) -> None:
-        """Takes part from now on: the others wait for this one."""
+    def start(self) -> bool:
+        """Takes part from now on: the others wait for this one. False if it did before."""
+        if self._mean is not None:
+            return False
         self._take(self._server.pull(self._learner))
+        return True
 
     def exchange(self, state: LearnerState) -> None:
         """Hands in what was made of the last mean, and waits for that of the others."""

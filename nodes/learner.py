@@ -19,6 +19,7 @@ from lpml.nodes.compiling import in_background
 from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.flat import Flat
 from lpml.nodes.learning import Algorithm, Update
+from lpml.nodes.memory import check_program
 from lpml.nodes.priorities import PriorityWriter
 from lpml.nodes.publication import Publication
 from lpml.nodes.replay import AbstractReplay, Sample
@@ -141,6 +142,7 @@ class Learner:
         self._clock = self._context.clock
         self._make_samples = samples
         self._samples: SampleSource | None = None
+        self._batch_size = batch_size
         self._updates_per_step = updates_per_step
         self._average = average
         self._max_updates = max_updates
@@ -190,10 +192,7 @@ class Learner:
 
     def join(self) -> None:
         """Begins where the other learners are, if there are any; before the first step."""
-        if self._average is None:
-            return
-        self._average.start()
-        if self._is_mean:
+        if self._average is not None and self._average.start() and self._is_mean:
             with self._changed:
                 self._adopt(self._average)
 
@@ -416,8 +415,7 @@ class Learner:
             return
         example, self._example = self._example, None
         info = example.info
-        in_background(
-            self._functions.update,
+        args = (
             jax.tree.map(jnp.copy, self._state),
             example.data,
             np.asarray(info.probabilities, np.float32),
@@ -425,6 +423,9 @@ class Learner:
             self._bad,
             np.int32(0),
         )
+        what = f"{self._context.name}: batches of batch_size"
+        in_background(check_program, self._functions.update, args, what, self._batch_size)
+        in_background(self._functions.update, *args)
 
     def _complete(self) -> None:
         """Sees to it that what was sent has arrived, unless the program is stopping."""

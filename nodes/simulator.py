@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -17,6 +16,7 @@ from lpml.errors import NotFinite, UsageError
 from lpml.nodes.acting import Policy
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec, Timestep
 from lpml.nodes.flat import Flat
+from lpml.nodes.memory import check_bytes
 from lpml.nodes.replay import Sequence
 from lpml.nodes.roles import Params
 from lpml.nodes.simulation import (
@@ -267,15 +267,4 @@ def check_memory(
     lanes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
     observation = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one.observation))
     needed = num_envs * (2 * lanes + length * observation)  # old and new, side by side
-    memory = _memory() if memory is None else memory
-    if needed > memory:
-        raise UsageError(
-            f"{name}: num_envs={num_envs} take {needed / 2**30:.1f} GiB at least, there are "
-            f"{memory / 2**30:.1f} GiB; {num_envs * memory // (2 * needed)} would leave half free"
-        )
-
-
-def _memory() -> int:
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    limit = statistics.get("bytes_limit")
-    return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    check_bytes(needed, f"{name}: num_envs", num_envs, memory)

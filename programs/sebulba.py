@@ -19,8 +19,10 @@ from lpml.agents.sebulba import Sebulba
 from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.programs.actor_learner import add_evaluator, add_limits, find_spec, leave_policy
+from lpml.nodes.parameter_server import ParameterServer
+from lpml.programs.actor_learner import add_evaluator, add_limits, find_spec
 from lpml.programs.on_device import make_builder
+from lpml.programs.several_learners import add_average, at_end, average_of, learner_seeds
 
 
 def program(
@@ -29,6 +31,7 @@ def program(
     num_envs: int = 32,
     num_actors: int | None = None,
     ahead: int = 1,
+    num_learners: int = 1,
     target_return: float | None = None,
     max_actor_steps: int | None = 2_000_000,
     max_seconds: float | None = None,
@@ -46,15 +49,17 @@ def program(
     Args:
       agent: ppo or impala.
       env: any name of an environment: CartPole-v1, jax/Catch, envpool/Pong-v5, ALE/Pong-v5.
-      num_envs: environments of all actors together.
+      num_envs: environments of all actors of a learner together.
       num_actors: threads that act, spread over the devices that act; without it one for each.
       ahead: rollouts by which actors may be ahead of the learner; 0 = they wait for each update.
+      num_learners: nodes that act and learn, each in environments of its own; after each batch of
+        rollouts all go on from the mean of their parameters.
       target_return: ends the program when the evaluator's mean return reaches it; without it what
         is known to be good on the environment.
       max_actor_steps: ends the program after so many steps of all environments.
       max_seconds: ends the program after so long.
       evaluation_episodes: of which the evaluator takes the mean return.
-      gpu: accelerators of the node; some act, up to three quarters learn. 0 = all on the CPU.
+      gpu: accelerators of each node; some act, up to three quarters learn. 0 = all on the CPU.
       seed: of everything that is drawn.
       ppo: options of the agent, if it is ppo.
       impala: options of the agent, if it is impala.
@@ -75,22 +80,27 @@ def program(
         target_return=solved_at(env) if target_return is None else target_return,
         episodes=evaluation_episodes,
     )
+    server = add_average(p, builder, spec, num_learners=num_learners, seed=seed)
     with p.group("learner", resources=lpml.Resources(cpu=1, gpu=gpu)):
-        learner = p.add_node(
-            lpml.Node(
-                make_sebulba,
-                builder,
-                env,
-                spec,
-                counter,
-                num_envs=num_envs,
-                num_actors=num_actors,
-                ahead=ahead,
-                seed=seed,
+        learners = [
+            p.add_node(
+                lpml.Node(
+                    make_sebulba,
+                    builder,
+                    env,
+                    spec,
+                    server,
+                    counter,
+                    num_envs=num_envs,
+                    num_actors=num_actors,
+                    ahead=ahead,
+                    seed=own,
+                )
             )
-        )
+            for own in learner_seeds(seed, num_learners)
+        ]
     add_evaluator(
-        p, builder, env, learner, counter, stopper, episodes=evaluation_episodes, seed=seed
+        p, builder, env, learners[0], counter, stopper, episodes=evaluation_episodes, seed=seed
     )
     return p
 
@@ -99,6 +109,7 @@ def make_sebulba(
     builder: AbstractBuilder,
     environment: str,
     spec: EnvironmentSpec,
+    server: ParameterServer | None,
     counter: Counter,
     *,
     num_envs: int,
@@ -106,14 +117,15 @@ def make_sebulba(
     ahead: int,
     seed: int,
 ) -> Sebulba:
-    """The node that acts and learns, which leaves its policy in the run folder."""
+    """A node that acts and learns; the first of several leaves its policy in the run folder."""
     return Sebulba(
         builder,
         functools.partial(make_environment, environment),
         num_envs=num_envs,
         num_actors=num_actors,
         ahead=ahead,
+        average=average_of(server),
         seed=seed,
         counter=counter,
-        at_end=functools.partial(leave_policy, builder, spec),
+        at_end=at_end(builder, spec),
     )

@@ -171,6 +171,14 @@ def test_more_environments_than_memory_holds_are_refused_with_an_estimate() -> N
         Fused(SMALL, Catch(), num_envs=8_000_000_000, devices=jax.devices()[:1])
 
 
+@pytest.mark.timeout(300)
+def test_what_learning_from_them_takes_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lpml.nodes.memory.device_memory", lambda: 1 << 16)
+    fused = Fused(SMALL, Catch(), iterations=2, devices=jax.devices()[:1])  # fit by themselves
+    with pytest.raises(lpml.UsageError, match=r"what is learned from them: num_envs=8 take"):
+        Anakin(fused).run()
+
+
 def test_what_is_given_wins_over_what_is_known_of_the_environment() -> None:
     builder = on_device.make_builder(
         "ppo", "jax/CartPole-v1", 24, PPOConfig(minibatches=2), ImpalaConfig()
