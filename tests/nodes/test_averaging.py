@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -12,7 +13,10 @@ import optax
 import pytest
 
 from lpml.nodes.averaging import Average, average_server
+from lpml.nodes.learner import Learner
 from lpml.nodes.learning import Algorithm, Experience, Update
+from lpml.nodes.parameter_server import ParameterServer
+from lpml.nodes.replay import Sample, SampleInfo
 
 RATE, DECAY = 0.1, 0.9
 
@@ -23,7 +27,7 @@ class State(NamedTuple):
     params: jax.Array
     momentum: Any
     key: jax.Array
-    count: jax.Array
+    updates: jax.Array
 
 
 def regression() -> Algorithm:
@@ -43,7 +47,8 @@ def regression() -> Algorithm:
         changes, momentum = optimizer.update(jax.grad(loss)(state.params), state.momentum)
         params = optax.apply_updates(state.params, changes)
         key = jax.random.split(state.key)[0]
-        return State(params, momentum, key, state.count + 1), Update({}, None)  # type: ignore[arg-type]
+        new = State(jnp.asarray(params), momentum, key, state.updates + 1)
+        return new, Update({"loss": loss(state.params)}, None)
 
     return Algorithm(init, update, lambda state: state.params)
 
@@ -84,11 +89,65 @@ def test_several_learners_make_the_updates_of_one_that_has_all_their_data(
             state.momentum,
             alone.momentum,
         )
-        assert int(state.count) == 5
+        assert int(state.updates) == 5
         own = jax.random.key(learner)
         for _ in range(5):
             own = jax.random.split(own)[0]
         np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(own))
+
+
+def learners(
+    algorithm: Algorithm, server: ParameterServer, batches: list[Generator[Sample, None, None]]
+) -> list[Learner]:
+    return [
+        Learner(algorithm, one, batch_size=4, seed=i, average=Average(server, f"learner/{i}"))
+        for i, one in enumerate(batches)
+    ]
+
+
+def samples(seed: int) -> Generator[Sample, None, None]:
+    rng = np.random.default_rng(seed)
+    ones = np.ones(4)
+    while True:
+        x, y = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+        yield Sample((x, y), SampleInfo(np.arange(4), ones, ones, ones.astype(int), 4))
+
+
+def test_a_learner_that_is_saved_while_it_waits_for_the_others_goes_on_waiting() -> None:
+    """And shows until then what all had last, and draws no batch twice."""
+    algorithm = regression()
+    server = average_server(algorithm, 2)
+    first, second = learners(algorithm, server, [samples(1), samples(2)])
+    first.join()
+    second.join()
+    begin = first.pull().params
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(first.step)
+        while server.statistics().pushes < 1:
+            assert not waiting.done()
+        saved = [first.save(), second.save(), server.save()]
+        assert first.pull().version == 0
+        np.testing.assert_array_equal(first.pull().params, begin)
+        second.step()
+        assert waiting.result(60) == 1
+    assert first.pull().version == 1
+    expected = first.pull().params
+
+    server = average_server(algorithm, 2)
+    server.restore(saved[2])
+    again = learners(algorithm, server, [these(), samples(2)])
+    for learner, state in zip(again, saved, strict=False):
+        learner.restore(state)
+        learner.join()
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(Learner.step, again, timeout=60)) == [1, 1]
+    for learner in again:
+        assert learner.pull().version == 1
+        np.testing.assert_array_equal(learner.pull().params, expected)
+
+
+def these(*given: Sample) -> Generator[Sample, None, None]:
+    yield from given
 
 
 def test_nobody_waits_for_a_learner_that_left() -> None:

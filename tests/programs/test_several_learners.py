@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,23 @@ import numpy as np
 import pytest
 
 import lpml
-from lpml.agents import load_policy
+from lpml.agents import load_policy, make_environment
 from lpml.agents.anakin import Anakin
 from lpml.agents.fused import Fused
 from lpml.agents.jax_environments import Catch
-from lpml.agents.ppo import PPOBuilder, PPOConfig
+from lpml.agents.ppo import PPOConfig
+from lpml.agents.sebulba import Sebulba
 from lpml.nodes.averaging import Average, average_server, averaged, replaced
 from lpml.programs import on_device
 from lpml.testing import running
+from tests.agents.tiny_windows import WindowBuilder
 
-SMALL = PPOBuilder(PPOConfig(batch_size=8, unroll_length=4, hidden=(8,), minibatches=2, epochs=1))
+WINDOWS = WindowBuilder()
 
 
 @pytest.fixture(scope="module")
 def fused() -> Fused:
-    return Fused(SMALL, Catch(), iterations=2, devices=jax.devices()[:1])
+    return Fused(WINDOWS, Catch(), iterations=2, devices=jax.devices()[:1])
 
 
 def params_of(node: Anakin) -> list[Any]:
@@ -90,12 +93,34 @@ def test_a_node_that_is_saved_while_it_waits_for_the_others_goes_on_waiting(fuse
     assert again[0].statistics().steps == first.statistics().steps
 
 
+@pytest.mark.parametrize("env", ["Catch", "jax/Catch"])
+def test_sebulbas_have_the_same_parameters_in_the_end_and_every_time(env: str) -> None:
+    def learn() -> list[Any]:
+        device = jax.devices()[:1]
+        server = average_server(WINDOWS.algorithm(make_environment(env, 1, 0).spec), 2)
+        nodes = [
+            Sebulba(
+                WINDOWS, functools.partial(make_environment, env), acting=device, learning=device,
+                average=Average(server, f"learner/{i}"), seed=i, max_updates=4,
+            )
+            for i in range(2)
+        ]  # fmt: skip
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(Sebulba.run, nodes, timeout=120))
+        found = [np.asarray(node.pull().params) for node in nodes]
+        np.testing.assert_array_equal(found[0], found[1])
+        assert nodes[0].statistics().steps != 0
+        return found
+
+    np.testing.assert_array_equal(learn()[0], learn()[0])
+
+
 @pytest.mark.timeout(300)
 def test_a_program_of_several_learners_counts_all_steps_and_leaves_one_policy(runs: Path) -> None:
     ppo = PPOConfig(hidden=(8,), epochs=1, unroll_length=8, minibatches=1)
     program = on_device.program(
         "ppo", "Catch", num_envs=8, iterations=2, num_learners=2, evaluation_episodes=1,
-        max_actor_steps=1000, ppo=ppo,
+        max_actor_steps=1000, target_return=2.0, ppo=ppo,
     )  # fmt: skip
     with running(program, "test", timeout=280, directory=runs) as run:
         assert "reached 1000" in run.wait(280).reason
