@@ -7,7 +7,7 @@
     ├── GraphError           the program is wrong; nothing was started
     ├── LaunchError          the machine refused what a run needs: a folder, a socket, memory
     ├── NodeError            a node failed and ended its run
-    ├── NotFinite            a network or a loss gave a number that is not finite
+    ├── NotFinite            a number of a network, a loss or an environment is not
     ├── ProgramStopped       the program is stopping; ends a wait so that its node can finish
     └── CallError            a call did not return a value
         ├── RemoteError      the method raised; also an instance of what it raised
@@ -81,7 +81,7 @@ class NodeError(Error):
 
 
 class NotFinite(Error, ArithmeticError):
-    """A network or a loss gave a number that is not finite; the message names node and step."""
+    """A number is not finite; the message names whose it is: network, loss or environment."""
 
 
 class ProgramStopped(Error):

@@ -13,6 +13,7 @@ from lpml.nodes.acting import Policy
 from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.environment import AbstractEnvironment, Timestep
 from lpml.nodes.episodes import Episodes
+from lpml.nodes.finite import check_observation, check_step
 from lpml.nodes.host_policy import ACTING, HostPolicy
 from lpml.nodes.inference_server import RemotePolicy
 from lpml.nodes.replay import Adder, ReplayTimeout
@@ -94,8 +95,9 @@ class Actor:
         self._adder = adder
         self._count = CountOf(counter, "actor")
         self._max_steps = max_steps
-        seed = fresh_seed(seed, self._context.attempt)
+        self._seed = seed = fresh_seed(seed, self._context.attempt)
         self._observation = environment.reset(seed)
+        check_observation(environment, self._observation, 0, seed)
         self._begins = np.ones(environment.num_envs, np.bool_)
         self._act: HostPolicy | RemotePolicy
         self._host: HostPolicy | None = None  # takes new parameters
@@ -115,6 +117,7 @@ class Actor:
         self._began: float | None = None
         self._logged = (self._clock.time(), 0)  # when, at which step
         self._seconds = [0.0, 0.0, 0.0, 0.0]  # variables, policy, environment, adder
+        self._ticks = 0
         self.steps = 0
         """So far, of all environments together."""
 
@@ -127,7 +130,7 @@ class Actor:
         """Acts once in every environment. Waits where a limiter of the replay holds it.
 
         Raises:
-          NotFinite: a score of the policy is not.
+          NotFinite: a score of the policy, a reward or an observation is not.
           ProgramStopped: the program stopped while it waited.
         """
         now, clock_time = self._clock.time, self._seconds
@@ -140,6 +143,8 @@ class Actor:
         action, extras = self._act(self._observation, self._begins)
         t2 = now()
         step = self._environment.step(action)
+        self._ticks += 1
+        check_step(self._environment, step, self._ticks, self._seed)
         t3 = now()
         steps, valid = len(step.valid), None
         if np.count_nonzero(step.valid) != steps:

@@ -14,6 +14,7 @@ import lpml
 from lpml.nodes.acting import Policy, PolicyState
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec, Timestep
 from lpml.nodes.episodes import Episodes
+from lpml.nodes.finite import check_observation, check_step
 from lpml.nodes.host_policy import act_in, check_finite, random_key
 from lpml.nodes.replay import Sequence, Step
 from lpml.nodes.roles import Params
@@ -70,7 +71,9 @@ class Collector:
         num_envs = environment.num_envs
         self._policy = policy
         self._episodes = Episodes(num_envs)
+        self._seed = seed
         self._observation = environment.reset(seed)
+        check_observation(environment, self._observation, 0, seed)
         self._begins = np.ones(num_envs, np.bool_)
         spec = environment.spec
         row = (spec.observation, spec.action, policy.extras)
@@ -95,7 +98,7 @@ class Collector:
           params: of the policy, on its device; or a `Flat` of them.
 
         Raises:
-          NotFinite: a score of the policy is not.
+          NotFinite: a score of the policy, a reward or an observation is not.
           ProgramStopped: the program stopped meanwhile.
         """
         steps: list[Timestep] = []
@@ -124,6 +127,7 @@ class Collector:
         self._calls += 1
         check_finite(np.asarray(finite), self._calls)
         step = self._environment.step(chosen)
+        check_step(self._environment, step, self._calls, self._seed)
         self._observation, self._begins = step.observation, step.begins
         return step
 

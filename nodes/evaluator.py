@@ -13,6 +13,7 @@ from lpml.nodes.acting import Policy
 from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.environment import AbstractEnvironment
 from lpml.nodes.episodes import Episodes
+from lpml.nodes.finite import check_step
 from lpml.nodes.host_policy import ACTING, HostPolicy
 from lpml.nodes.roles import Snapshot, VariableSource
 
@@ -74,6 +75,7 @@ class Evaluator:
         self._count = CountOf(counter, "evaluator")
         self._stopper = stopper
         self._period = period
+        self._first_seed = seed
         self._seed: int | None = seed
         self._policy = HostPolicy(policy, environment.num_envs, seed)
         self._version = -1
@@ -82,7 +84,7 @@ class Evaluator:
         """The mean return of the newest policy over `episodes` episodes; logs it.
 
         Raises:
-          NotFinite: a score of the policy is not.
+          NotFinite: a score of the policy, a reward or an observation is not.
           ProgramStopped: the program stopped meanwhile.
         """
         return self._evaluate(self._variables.pull())
@@ -149,6 +151,7 @@ class Evaluator:
             self._context.clock.check()
             action, _ = self._policy(observation, begins)
             step = self._environment.step(action)
+            check_step(self._environment, step, self._policy.calls, self._first_seed)
             episodes.add(step, step.valid)
             left -= step.last
             observation, begins = step.observation, step.begins

@@ -221,6 +221,22 @@ def test_a_policy_that_returns_nan_ends_the_run_and_names_node_and_step() -> Non
             actor.run()
 
 
+def test_an_environment_that_returns_nan_ends_the_run_and_reaches_no_replay() -> None:
+    class Broken(Counting):
+        def observe(self) -> Any:
+            seen = super().observe()
+            seen[(seen == [1, 0]).all(axis=1)] = np.nan
+            return seen
+
+    table = replay()
+    with node("actor/3"):
+        actor = Actor(Broken(), POLICY, Source(), adder(table), seed=8)
+        fault = r"actor/3: Broken gave an observation .*step 3 of the node .*\[0\] of 2.* seed 8"
+        with pytest.raises(NotFinite, match=fault):
+            actor.run()
+    assert np.isfinite(table.sample("t", size(table)).data.next_observation).all()
+
+
 def test_after_a_restart_other_numbers_are_drawn() -> None:
     def seeds(attempt: int) -> list[int | None]:
         environment = Counting()

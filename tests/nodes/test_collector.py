@@ -14,6 +14,7 @@ from lpml.errors import NotFinite
 from lpml.nodes.acting import Policy, PolicyOutput
 from lpml.nodes.collector import Collector
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec, Timestep
+from lpml.nodes.finite import check_observation
 
 F32, I32 = np.dtype(np.float32), np.dtype(np.int32)
 
@@ -169,3 +170,85 @@ def test_the_state_of_the_policy_begins_anew_with_an_episode(own_step: bool) -> 
 def test_scores_that_are_not_finite_are_found() -> None:
     with pytest.raises(NotFinite, match="at its step 1 in environments"):
         Collector(Clocks(2, True), POLICY, 4).roll(np.float32(np.nan))
+
+
+class Broken(AbstractEnvironment):
+    """Gives NaN at its third step, in lane 1, in read-only arrays.
+
+    Args:
+      where: the field of the step that has it.
+      as_tree: observations are trees.
+    """
+
+    def __init__(self, where: str, as_tree: bool = False) -> None:
+        self._inside = Clocks(3, True)
+        self._where = where
+        self._as_tree = as_tree
+        self._steps = 0
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        spec = self._inside.spec
+        observation = {"seen": spec.observation} if self._as_tree else spec.observation
+        return EnvironmentSpec(observation, spec.action, spec.num_actions, name="Broken-v0")
+
+    @property
+    def num_envs(self) -> int:
+        return 3
+
+    def reset(self, seed: int | None = None) -> Any:
+        return self._tree(self._inside.reset(seed))
+
+    def step(self, action: npt.NDArray[Any]) -> Timestep:
+        step = self._inside.step(action)
+        self._steps += 1
+        if self._steps == 3:
+            broken = np.array(getattr(step, self._where))
+            broken[1] = np.nan
+            broken.flags.writeable = False
+            step = step._replace(**{self._where: broken})
+        seen = self._tree(step.observation)
+        return step._replace(observation=seen, arrival=self._tree(step.arrival))
+
+    def _tree(self, leaf: Any) -> Any:
+        return {"seen": leaf} if self._as_tree else leaf
+
+
+BROKEN = {"reward": "a reward", "observation": "an observation", "arrival": "an observation"}
+
+
+@pytest.mark.parametrize("where", BROKEN)
+@pytest.mark.parametrize("as_tree", [False, True])
+def test_an_environment_that_gives_no_finite_number_is_named(where: str, as_tree: bool) -> None:
+    def act_on(params: Any, key: jax.Array, observation: Any, state: Any) -> PolicyOutput:
+        return act(params, key, observation["seen"] if as_tree else observation, state)
+
+    policy = Policy(POLICY.init, act_on, POLICY.extras)
+    collector = Collector(Broken(where, as_tree), policy, 6, seed=5)
+    fault = rf"Broken-v0 gave {BROKEN[where]} .* \(nan\) at step 3 .*\[1\] of 3, .* seed 5"
+    with pytest.raises(NotFinite, match=fault):
+        collector.roll(ONE)
+
+
+def test_a_reward_that_nobody_learns_from_may_be_anything() -> None:
+    environment = Clocks(3, True)
+    collector = Collector(environment, POLICY, 4)
+    take = environment.step
+
+    def step(action: npt.NDArray[Any]) -> Timestep:
+        made = take(action)
+        return made._replace(reward=np.where(made.valid, made.reward, np.nan))
+
+    environment.step = step  # type: ignore[method-assign]
+    data, _ = collector.roll(ONE)
+    assert np.isfinite(np.asarray(data.steps.reward)).all()
+
+
+@pytest.mark.parametrize("number", [3e38, -3e38])
+def test_large_numbers_are_finite(number: float) -> None:
+    environment = Clocks(3, True)
+    seen = np.full((3, 1), number, np.float32)
+    check_observation(environment, seen, 1, 0)
+    seen[2] = np.inf
+    with pytest.raises(NotFinite, match=r"Clocks gave an observation .*\(inf\).*\[2\] of 3"):
+        check_observation(environment, seen, 1, 0)

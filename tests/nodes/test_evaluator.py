@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lpml
-from lpml.errors import UsageError
+from lpml.errors import NotFinite, UsageError
 from lpml.nodes.acting import Policy, PolicyOutput
 from lpml.nodes.counter import Counter
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec, Timestep
@@ -172,3 +172,16 @@ def test_a_stop_ends_an_evaluation() -> None:
 def test_no_episodes_are_refused() -> None:
     with pytest.raises(UsageError, match="episodes=0"):
         Evaluator(Lengths(1), POLICY, Source(1), episodes=0)
+
+
+def test_an_environment_that_gives_no_finite_reward_ends_it() -> None:
+    class Broken(Lengths):
+        def step(self, action: Any) -> Timestep:
+            step = super().step(action)
+            return step._replace(reward=np.where(self.time == 2, np.inf, step.reward))
+
+    with node("evaluator/0"):
+        evaluator = Evaluator(Broken(3, 4), POLICY, Source(1), episodes=2, seed=6)
+        fault = r"evaluator/0: Broken gave a reward .*\(inf\) at step 2 .*\[0, 1\] of 2.* seed 6"
+        with pytest.raises(NotFinite, match=fault):
+            evaluator.evaluate()
