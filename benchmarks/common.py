@@ -225,14 +225,16 @@ def row(measure: Measure, peers: Sequence[str]) -> list[str]:
 
 
 def show(value: float, unit: str) -> str:
-    """A value with its unit: `93 µs`, `12.4 k/s`, `712 MiB`."""
+    """A value with its unit: `93 µs`, `12.4 k/s`, `3.1 M steps/s`, `712 MiB`."""
     if unit == "s":
         for size, name in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
             if value >= size:
                 return f"{value / size:.3g} {name}"
         return f"{value * 1e6:.2g} µs"
-    if unit == "/s":
-        return f"{value / 1000:.3g} k/s" if value >= 1000 else f"{value:.3g} /s"
+    if unit.endswith("/s"):
+        for size, prefix in ((1e6, "M"), (1e3, "k")):
+            if value >= size:
+                return f"{value / size:.3g} {prefix}{'' if unit == '/s' else ' '}{unit}"
     if unit == "B":
         return f"{value / 2**20:.0f} MiB"
     return f"{value:.3g} {unit}"

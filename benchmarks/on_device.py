@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.common import Measure, arguments, report
-from benchmarks.on_device_ppo import purejax_ppo
+from benchmarks.on_device_ppo import check, purejax_ppo
 from benchmarks.rates import Call, Steps, compared, looped
 from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaConfig
@@ -105,9 +105,10 @@ def random_policy(environment: AbstractSimulation) -> Policy:
             action = jax.random.randint(key, size, 0, count)
         else:
             spec = environment.spec
-            action = jax.random.uniform(
-                key, (*size, *spec.action.shape), minval=spec.low, maxval=spec.high
-            )
+            action = jax.random.uniform(key, (*size, *spec.action.shape))
+            if spec.low is not None and spec.high is not None:
+                low, high = jnp.asarray(spec.low), jnp.asarray(spec.high)
+                action = low + (high - low) * action
         return PolicyOutput(action, state, (), action)
 
     return Policy(lambda num_envs: (), act)
@@ -187,8 +188,9 @@ def trainers(
     }
     if isinstance(builder, PPOBuilder):
         if environment.spec.num_actions is None:
-            print(f"{env}: the PPO in PureJaxRL's style has numbered actions", file=sys.stderr)
+            print(f"{env}: the PPO in PureJaxRL's style has numbered actions only", file=sys.stderr)
         else:
+            check(env, min(num_envs, 256))
             own = purejax_ppo(environment, builder.config, num_envs, ITERATIONS)
             peers["PureJaxRL"] = looped(*own)
     return peers

@@ -10,6 +10,7 @@ Reference: Lu et al., "Discovered Policy Optimisation" (2022), whose code is Pur
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -180,11 +181,11 @@ def log_prob_of(logits: Any, action: Any) -> Any:
     return jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], 1)[:, 0]
 
 
-def returns(num_envs: int, steps: int, seed: int = 0, env: str = "CartPole-v1") -> list[float]:
+def returns(env: str, num_envs: int, steps: int, seed: int = 0) -> list[float]:
     """Mean returns of the last episodes, ten times on the way to so many steps."""
     config = adapted(PPOConfig(minibatches=8), env, num_envs)
     call, state = purejax_ppo(simulation_named(env), config, num_envs, 4, seed)
-    made, found = 0, []
+    made, found = 0, list[float]()
     while made < steps:
         state, more = call(state)
         made += int(more)
@@ -193,6 +194,17 @@ def returns(num_envs: int, steps: int, seed: int = 0, env: str = "CartPole-v1") 
     return found
 
 
+def check(env: str, num_envs: int = 32, steps: int = 300_000, seed: int = 0) -> None:
+    """Says how it learns, and ends the program if it does not: then it is no peer."""
+    found = returns(env, num_envs, steps, seed)
+    shown = ", ".join(f"{value:.3g}" for value in found)
+    print(
+        f"PPO by itself, seed {seed}, returns in {steps} steps of {env}: {shown}", file=sys.stderr
+    )
+    if not sum(found[-3:]) / 3 > found[0]:
+        sys.exit(f"{env}: the PPO that lpml is compared with does not learn")
+
+
 if __name__ == "__main__":
     for seed in range(3):
-        print(seed, " ".join(f"{value:.0f}" for value in returns(32, 300_000, seed)))
+        check("CartPole-v1", seed=seed)
