@@ -9,7 +9,6 @@ import numpy as np
 
 from lpml.agents.jax_environments.drawing import GREY, Picture
 from lpml.errors import LaunchError, UsageError, closest
-from lpml.record.folder import disk_error
 
 FORMATS = (".gif", ".png")
 _ACROSS = 8  # frames of an episode in a strip
@@ -21,9 +20,13 @@ def check_format(path: Path) -> None:
     """Raises what `save` would raise, before there are frames.
 
     Raises:
-      UsageError: the file's ending is not one that can be written.
+      UsageError: the file's ending is not one that can be written, or there is no such folder.
       LaunchError: Pillow is missing.
     """
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"{path} cannot be written: there is no folder {path.parent}; make it, or give another"
+        )
     if path.suffix.lower() not in FORMATS:
         raise UsageError(
             f"{path}: pictures end in .gif (all frames) or .png (some, side by side)"
@@ -68,7 +71,10 @@ def save(path: Path, episodes: Sequence[Sequence[Picture]], frames_per_second: f
             loop=0,
         )
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise LaunchError(
+            f"{path} cannot be written: {error.strerror or error}; free some space there, or give "
+            "another file"
+        ) from error
 
 
 def strip(episodes: Sequence[Sequence[Picture]]) -> Picture:

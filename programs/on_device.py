@@ -17,7 +17,7 @@ from lpml.agents.dqn import DQNBuilder, DQNConfig
 from lpml.agents.environments import solved_at, task_of
 from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
-from lpml.agents.jax_environments import is_simulation, simulation_named
+from lpml.agents.jax_environments import SIMULATIONS, is_simulation, simulation_named
 from lpml.agents.ppo import PPOBuilder, PPOConfig
 from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
@@ -71,8 +71,7 @@ def program(
     Raises:
       UsageError: there is no such environment or agent, or the numbers do not fit together.
     """
-    name = env if is_simulation(env) else f"jax/{env}"
-    environment = simulation_named(name)
+    name, environment = find_simulation(env)
     builder = make_builder(agent, env, num_envs, ppo, impala, dqn)
     if iterations < 1 or evaluation_episodes < 1:
         raise UsageError(
@@ -110,6 +109,26 @@ def program(
     return p
 
 
+def find_simulation(env: str) -> tuple[str, AbstractSimulation]:
+    """The environment, and its name as `make_environment` takes it.
+
+    Raises:
+      UsageError: there is none; the message says what takes an environment of the host.
+    """
+    name = env if is_simulation(env) else f"jax/{env}"
+    try:
+        return name, simulation_named(name)
+    except UsageError as error:
+        if is_simulation(env) or "did you mean" in str(error):
+            raise
+        own = ", ".join(known.partition("/")[2] for known in SIMULATIONS)
+        raise UsageError(
+            f"anakin: {env!r} is none of what steps on the device: {own}, gymnax/NAME, "
+            f"brax/NAME, mjx/NAME. `lpml run sebulba --env {env}` takes those that are stepped on "
+            "the host, as do ppo, impala and dqn"
+        ) from error
+
+
 def make_builder(
     agent: str,
     env: str,
@@ -119,6 +138,8 @@ def make_builder(
     dqn: DQNConfig = DQNConfig(),  # noqa: B008 - frozen
 ) -> AbstractBuilder:
     """The agent, with what is known of the environment where its options leave that open."""
+    if num_envs < 1:
+        raise UsageError(f"num_envs={num_envs}: give at least 1")
     if agent == "impala":
         config = config_for(env, impala)
         if config.batch_size == ImpalaConfig().batch_size:

@@ -38,6 +38,8 @@ def file_stem(node: str) -> str:
 
 def disk_error(path: Path, error: OSError) -> LaunchError:
     """What to raise where the machine refused to write `path`."""
+    if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+        return LaunchError(f"{path} cannot be written: there is no folder {path.parent}; make it")
     return LaunchError(
         f"{path} cannot be written: {error.strerror or error}; free some space there, or give "
         "a folder that can be written by --directory or LPML_RUNS"

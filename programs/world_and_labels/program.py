@@ -23,7 +23,7 @@ import optax
 import lpml
 from lpml.agents.builder import seeded
 from lpml.agents.environments import solved_at
-from lpml.errors import UsageError
+from lpml.errors import UsageError, closest
 from lpml.nodes import AbstractParameterServer, Counter, Learner, ParameterServer
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.experience import example_batch
@@ -106,6 +106,8 @@ def program(
             raise UsageError(f"{name}={value}: give at least {least}")
     if not encoder_rate > 0:
         raise UsageError(f"encoder_rate={encoder_rate}: give one above 0")
+    if env.startswith("snowy/") and env not in WORLDS:
+        raise UsageError(f"env={env!r}: this program has no such world{closest(env, list(WORLDS))}")
     where = WORLDS.get(env, env)
     spec = find_spec(where)
     builder = make_builder(config, num_actors * envs_per_actor, num_workers, seed)

@@ -203,6 +203,8 @@ def test_curves_are_drawn_to_a_png(folder: RunFolder) -> None:
         plot(folder, metrics=["lost"])
     with pytest.raises(UsageError, match=r"curves\.nonsense"):
         plot(folder, folder.path / "curves.nonsense")
+    with pytest.raises(LaunchError, match=r"there is no folder .*/none; make it"):
+        plot(folder, folder.path / "none" / "curves.png")
 
 
 def test_a_run_without_metrics_is_not_drawn(folder: RunFolder) -> None:

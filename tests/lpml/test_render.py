@@ -194,7 +194,11 @@ def test_what_is_missing_is_named(
     assert "trained in 'jax/Catch'" in said(2, "latest", "--env", "CartPole-v1")
     assert "did you mean" in said(2, "latest", "--env", "jax/Cach")
     assert "no way to draw it" in said(2, "latest", "--env", "tests.agents.tiny:host_catch")
-    assert "cannot be written" in said(1, "latest", "-o", "/nowhere/at/all.gif")
+    assert "there is no folder /nowhere/at; make it" in said(2, "latest", "-o", "/nowhere/at/a.gif")
+    (run.path / "taken.gif").mkdir()
+    taken = said(1, "latest", "-o", str(run.path / "taken.gif"))
+    assert "taken.gif cannot be written: Is a directory" in taken
+    assert "LPML_RUNS" not in taken
     empty = RunFolder.create("digits", run.path.parent)
     empty.program_json.write_text("{}")
     assert "no saved policy" in said(2, "digits")

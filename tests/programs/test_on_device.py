@@ -164,6 +164,26 @@ def test_agents_and_numbers_that_do_not_fit_are_refused() -> None:
             on_device.program(agent, "Pendulum-v1")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"env": "envpool/Pong-v5"}, "lpml run sebulba --env envpool/Pong-v5` takes those"),
+        ({"env": "ALE/Pong-v5"}, "'ALE/Pong-v5' is none .* sebulba"),
+        ({"env": "Ant-v5"}, "'Ant-v5' is none .* Pendulum-v1, gymnax/NAME"),
+        ({"env": "Cach"}, "did you mean 'Catch'"),
+        ({"env": "jax/Nothing"}, "none of lpml's own"),
+        ({"num_envs": 0}, "^num_envs=0: give at least 1"),
+        ({"num_envs": 0, "agent": "impala"}, "^num_envs=0: give at least 1"),
+        ({"num_envs": -1, "agent": "dqn"}, "^num_envs=-1: give at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_anything_starts(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(lpml.UsageError, match=message):
+        on_device.program(**options)
+
+
 def test_more_environments_than_memory_holds_are_refused_with_an_estimate() -> None:
     with pytest.raises(
         lpml.UsageError, match=r"num_envs=8000000000 take \d+\.\d GiB .* leave half"
