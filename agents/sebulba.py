@@ -110,7 +110,7 @@ class Sebulba:
 
         acting, learning = _split(acting, learning, fits)
         num_actors = len(acting) if num_actors is None else num_actors
-        _check(num_envs, num_actors, size, len(learning), ahead)
+        check_numbers(num_envs, num_actors, size, ahead, len(learning))
         print(_said(acting, learning, num_actors), flush=True)
         seed = fresh_seed(seed, lpml.context().attempt)
         shared = acting == learning == jax.local_devices()[:1]
@@ -238,18 +238,38 @@ def _said(acting: list[jax.Device], learning: list[jax.Device], num_actors: int)
     )
 
 
-def _check(num_envs: int, num_actors: int, batch_size: int, learning: int, ahead: int) -> None:
-    """Raises UsageError unless the numbers fit together."""
+def check_numbers(
+    num_envs: int, num_actors: int, batch_size: int, ahead: int, learning: int = 1
+) -> None:
+    """Raises UsageError unless the numbers of a `Sebulba` fit together.
+
+    Args:
+      num_envs: of all actors together.
+      num_actors: threads.
+      batch_size: of the agent.
+      ahead: rollouts by which an actor may be ahead.
+      learning: devices that learn.
+    """
     if num_envs < 1 or num_actors < 1 or ahead < 0:
         raise UsageError(
             f"sebulba: num_envs={num_envs}, num_actors={num_actors}, ahead={ahead}; give at least "
             "1, 1 and 0"
         )
-    if num_envs % batch_size or num_envs % (num_actors * learning) or batch_size % learning:
+    if num_envs % batch_size:
         raise UsageError(
             f"sebulba: num_envs={num_envs} environments do not divide into batches of "
-            f"{batch_size}, and both among {num_actors} actors and {learning} learning devices; "
-            "give multiples"
+            f"{batch_size}; give a multiple"
+        )
+    if num_envs % (num_actors * learning):
+        devices = f" times {learning} learning devices" if learning > 1 else ""
+        raise UsageError(
+            f"sebulba: num_envs={num_envs} environments do not divide among "
+            f"num_actors={num_actors}{devices}; give a multiple"
+        )
+    if batch_size % learning:
+        raise UsageError(
+            f"sebulba: batches of {batch_size} do not divide among {learning} learning devices; "
+            "give a multiple"
         )
 
 

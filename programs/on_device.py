@@ -15,7 +15,7 @@ from lpml.agents.anakin import Anakin
 from lpml.agents.builder import AbstractBuilder
 from lpml.agents.dqn import DQNBuilder, DQNConfig
 from lpml.agents.environments import solved_at, task_of
-from lpml.agents.fused import Fused
+from lpml.agents.fused import Fused, make_intake
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.agents.jax_environments import SIMULATIONS, is_simulation, simulation_named
 from lpml.agents.ppo import PPOBuilder, PPOConfig
@@ -78,6 +78,7 @@ def program(
             f"iterations={iterations}, evaluation_episodes={evaluation_episodes}: give at least 1"
         )
     builder.policy(environment.spec)  # faults show here, before anything is started
+    make_intake(builder, environment, num_envs)  # here, too
     p = lpml.Program("anakin")
     counter, stopper = add_limits(
         p,

@@ -15,7 +15,7 @@ from lpml.agents.builder import AbstractBuilder
 from lpml.agents.environments import make_environment, solved_at
 from lpml.agents.impala import ImpalaConfig
 from lpml.agents.ppo import PPOConfig
-from lpml.agents.sebulba import Sebulba
+from lpml.agents.sebulba import Sebulba, check_numbers
 from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
 from lpml.nodes.environment import EnvironmentSpec
@@ -70,6 +70,8 @@ def program(
     builder = make_builder(agent, env, num_envs, ppo, impala)
     if evaluation_episodes < 1:
         raise UsageError(f"evaluation_episodes={evaluation_episodes}: give at least 1")
+    actors = 1 if num_actors is None else num_actors
+    check_numbers(num_envs, actors, builder.batches.batch_size, ahead)
     spec = find_spec(env)
     builder.policy(spec)  # faults show here, before anything is started
     p = lpml.Program("sebulba")

@@ -201,7 +201,7 @@ def test_devices_are_divided_so_that_batches_divide(capsys: pytest.CaptureFixtur
     ("options", "message"),
     [
         ({"num_envs": 12}, "num_envs=12 environments do not divide into batches of 8"),
-        ({"num_actors": 3}, "among 3 actors"),
+        ({"num_actors": 3}, "among num_actors=3;"),
         ({"num_actors": 0}, "num_actors=0"),
         ({"ahead": -1}, "ahead=-1"),
     ],

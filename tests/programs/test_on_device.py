@@ -19,6 +19,7 @@ import pytest
 import lpml
 from lpml.agents import load_policy, make_environment
 from lpml.agents.anakin import Anakin
+from lpml.agents.dqn import DQNConfig
 from lpml.agents.fused import Fused
 from lpml.agents.impala import ImpalaConfig
 from lpml.agents.jax_environments import Catch
@@ -172,9 +173,11 @@ def test_agents_and_numbers_that_do_not_fit_are_refused() -> None:
         ({"env": "Ant-v5"}, "'Ant-v5' is none .* Pendulum-v1, gymnax/NAME"),
         ({"env": "Cach"}, "did you mean 'Catch'"),
         ({"env": "jax/Nothing"}, "none of lpml's own"),
-        ({"num_envs": 0}, "^num_envs=0: give at least 1"),
-        ({"num_envs": 0, "agent": "impala"}, "^num_envs=0: give at least 1"),
-        ({"num_envs": -1, "agent": "dqn"}, "^num_envs=-1: give at least 1"),
+        ({"num_envs": 12, "agent": "impala", "impala": ImpalaConfig(batch_size=8)}, "batches of 8"),
+        ({"num_envs": 2000, "agent": "dqn", "dqn": DQNConfig(replay_size=2000)}, "larger replay"),
+        ({"num_envs": 0}, r"^num_envs=0: give at least 1"),
+        ({"num_envs": 0, "agent": "impala"}, r"^num_envs=0: give at least 1"),
+        ({"num_envs": -1, "agent": "dqn"}, r"^num_envs=-1: give at least 1"),
     ],
 )
 def test_what_does_not_fit_is_found_before_anything_starts(

@@ -35,6 +35,18 @@ def test_what_does_not_fit_is_found_before_anything_starts() -> None:
         sebulba.program("impala", "jax/Pendulum-v1")
     with pytest.raises(UsageError, match="evaluation_episodes=0"):
         sebulba.program(evaluation_episodes=0)
+    with pytest.raises(
+        UsageError, match="num_envs=32 environments do not divide among num_actors=3;"
+    ):
+        sebulba.program(num_actors=3)
+    with pytest.raises(UsageError, match="do not divide into batches of 24"):
+        sebulba.program("impala", impala=ImpalaConfig(batch_size=24))
+    with pytest.raises(UsageError, match="num_actors=0"):
+        sebulba.program(num_actors=0)
+    with pytest.raises(UsageError, match="ahead=-1"):
+        sebulba.program(ahead=-1)
+    with pytest.raises(UsageError, match=r"^num_envs=0: give at least 1"):
+        sebulba.program(num_envs=0)
 
 
 @pytest.mark.slow
