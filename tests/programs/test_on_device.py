@@ -199,7 +199,7 @@ def test_what_learning_from_them_takes_counts_too(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("lpml.nodes.memory.device_memory", lambda: 1 << 16)
     fused = Fused(SMALL, Catch(), iterations=2, devices=jax.devices()[:1])  # fit by themselves
     with pytest.raises(lpml.UsageError, match=r"what is learned from them: num_envs=8 take"):
-        Anakin(fused).run()
+        Anakin(fused, max_steps=1).run()
 
 
 def test_what_is_given_wins_over_what_is_known_of_the_environment() -> None:

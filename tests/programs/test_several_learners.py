@@ -115,6 +115,27 @@ def test_sebulbas_have_the_same_parameters_in_the_end_and_every_time(env: str) -
     np.testing.assert_array_equal(learn()[0], learn()[0])
 
 
+def test_two_sebulbas_that_do_the_same_are_as_one() -> None:
+    """From the first rollout on, which is made with what both begin with."""
+    device = jax.devices()[:1]
+    make = functools.partial(make_environment, "jax/Catch")
+    one = functools.partial(
+        Sebulba, WINDOWS, make, acting=device, learning=device, num_envs=64, seed=3, max_updates=16
+    )
+    algorithm = WINDOWS.algorithm(Catch().spec)
+    server = average_server(algorithm, 2, seed=5)
+    two = [one(average=Average(server, f"learner/{i}")) for i in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Sebulba.run, two, timeout=120))
+    alone = one()
+    saved = alone.save()
+    (name,) = saved["learner"]["state"]
+    saved["learner"]["state"][name] = np.asarray(algorithm.init(jax.random.key(5)))
+    alone.restore(saved)
+    alone.run()
+    np.testing.assert_allclose(two[0].pull().params, alone.pull().params, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.timeout(300)
 def test_a_program_of_several_learners_counts_all_steps_and_leaves_one_policy(runs: Path) -> None:
     ppo = PPOConfig(hidden=(8,), epochs=1, unroll_length=8, minibatches=1)
