@@ -138,12 +138,6 @@ def begin(environment: AbstractSimulation, num_envs: int, seed: int | jax.Array)
     return begin_episodes(environment, lane_keys(num_envs, seed), jnp.zeros(num_envs, jnp.int32))
 
 
-def begin_next(environment: AbstractSimulation, lanes: Lanes) -> Lanes:
-    """The next episode of every environment, wherever it is."""
-    fresh = begin_episodes(environment, lanes.key, lanes.episode + 1)
-    return fresh._replace(bad_step=lanes.bad_step, bad_seed=lanes.bad_seed)
-
-
 def lane_keys(num_envs: int, seed: int | jax.Array) -> jax.Array:
     """Of every environment the key of all its episodes, `[E]`."""
     root = _key(seed)

@@ -109,8 +109,7 @@ class VectorSimulator(AbstractEnvironment):
             self._lanes = self._begin(seed)
         else:
             old = self._lanes
-            fresh: Lanes = _episodes(self._shared, old.key, old.episode + 1)
-            self._lanes = fresh._replace(bad_step=old.bad_step, bad_seed=old.bad_seed)
+            self._lanes = _episodes(self._shared, old.key, old.episode + 1)
         return jax.tree.map(np.array, self._lanes.observation)
 
     def step(self, action: npt.NDArray[Any]) -> Timestep:

@@ -10,7 +10,7 @@ import pytest
 import lpml
 from lpml.agents.jax_environments import CartPole, Pendulum, Randomised
 from lpml.nodes import replay_keys
-from lpml.nodes.simulation import begin, begin_next
+from lpml.nodes.simulation import begin, begin_episodes
 
 RANGES = (("half_length", 0.3, 0.9), ("limit", 20, 22))
 
@@ -18,7 +18,7 @@ RANGES = (("half_length", 0.3, 0.9), ("limit", 20, 22))
 def test_every_environment_and_every_episode_draws_its_own() -> None:
     environment = Randomised(CartPole(), RANGES)
     lanes = begin(environment, 64, 1)
-    other = begin_next(environment, lanes)
+    other = begin_episodes(environment, lanes.key, lanes.episode + 1)
     lengths, limits = lanes.state.drawn
     assert len(np.unique(lengths)) == 64
     assert 0.3 <= lengths.min() < 0.4 < 0.8 < lengths.max() <= 0.9

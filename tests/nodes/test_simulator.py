@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,6 +211,20 @@ def test_a_state_that_is_not_finite_names_the_environment_and_a_seed_that_replay
             state, jnp.int32(0), replay_keys(seed, number)
         )
     assert np.isnan(observation[0])
+
+
+def test_after_a_state_that_is_not_finite_a_reset_begins_anew() -> None:
+    simulator = VectorSimulator(Line(limit=1, breaks_at=3), 1, seed=0)
+    broke = []
+    for _ in range(20):
+        if simulator.reset()[0, 0] == 2:  # the next place is one at which it breaks
+            with pytest.raises(NotFinite, match="after step 1"):
+                simulator.step(np.zeros(1, np.int32))
+            broke.append(True)
+        else:
+            assert np.isfinite(simulator.step(np.zeros(1, np.int32)).observation).all()
+            broke.append(False)
+    assert (True, False) in set(itertools.pairwise(broke))
 
 
 def test_more_environments_than_memory_holds_are_refused_with_an_estimate() -> None:
