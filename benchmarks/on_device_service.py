@@ -5,10 +5,11 @@
 Rollouts of CartPole, 32 ticks in each of E environments, in which nobody learns. "lpml" is two
 nodes, each a process of its own (`local_mp`): one holds a `VectorSimulator`, the other asks it for
 one rollout after another, sends the parameters each time and gets all rows as arrays of the host.
-"In process" is the same method, called where the simulator is. "Fused" is the same rollout in one
-jitted loop, whose rows never leave the device: Anakin that acts and does nothing else. Steps are
-those that the simulator counted. Actions are drawn at random, which is the harder case, or are
-those of PPO's network, with what PPO records beside them.
+"In process" is the same method, called in the node that holds the simulator. "Fused" is a node with
+the same rollout in one jitted loop, whose rows never leave the device: Anakin that acts and does
+nothing else. All nodes have the same resources, so each has one thread of its own. Each is asked
+for 8 rollouts at a time; steps are those that the simulator counted. Actions are drawn at random,
+where moving the rows weighs most, or are those of PPO's network, with what PPO records beside them.
 """
 
 from __future__ import annotations
@@ -65,22 +66,42 @@ class Asker:
         return self._simulator.statistics().steps - before
 
 
+def make_in_process(policy: str, num_envs: int) -> Asker:
+    """The node that asks a simulator of its own."""
+    return Asker(make_simulator(policy, num_envs), policy, num_envs)
+
+
+class Fused:
+    """The node that has it all in one loop."""
+
+    def __init__(self, policy: str, num_envs: int) -> None:
+        chosen, params = acting(policy, num_envs)
+        environment = simulation_named(ENVIRONMENT)
+        self._steps = looped(*simulated(environment, chosen, num_envs, params))
+
+    def steps(self) -> int:
+        """Of one call of the device."""
+        return self._steps()
+
+
 def measured(name: str, policy: str, num_envs: int, repeats: int) -> list[Measure]:
-    """All three in turn; the two nodes are up meanwhile, and wait."""
+    """All three in turn; nodes that are not asked wait."""
     p = lpml.Program("service")
     with p.group("simulator"):
         simulator = p.add_node(lpml.Node(make_simulator, policy, num_envs))
     with p.group("asker"):
         p.add_node(lpml.Node(Asker, simulator, policy, num_envs))
-    here = Asker(make_simulator(policy, num_envs), policy, num_envs)
-    chosen, params = acting(policy, num_envs)
+    with p.group("in_process"):
+        p.add_node(lpml.Node(make_in_process, policy, num_envs))
+    with p.group("fused"):
+        p.add_node(lpml.Node(Fused, policy, num_envs))
     with lpml.launch(p, "local_mp") as run:
-        there: Any = run.client("asker/0")
-        peers = {
-            "lpml": there.steps,
-            "in process": here.steps,
-            "fused": looped(*simulated(simulation_named(ENVIRONMENT), chosen, num_envs, params)),
+        clients: dict[str, Any] = {
+            "lpml": run.client("asker/0"),
+            "in process": run.client("in_process/0"),
+            "fused": run.client("fused/0"),
         }
+        peers = {peer: client.steps for peer, client in clients.items()}
         return compared(name, peers, repeats, against="fused", target=0.5, by_work=False)
 
 
