@@ -5,6 +5,8 @@ if __name__ != "lpml.nodes":
 
 from lpml.nodes.actor import Actor as Actor
 from lpml.nodes.actor import ActorStatistics as ActorStatistics
+from lpml.nodes.averaging import Average as Average
+from lpml.nodes.averaging import average_server as average_server
 from lpml.nodes.consistency import Asynchronous as Asynchronous
 from lpml.nodes.consistency import BoundedStaleness as BoundedStaleness
 from lpml.nodes.consistency import Consistency as Consistency
