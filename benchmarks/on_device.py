@@ -190,7 +190,8 @@ def trainers(
         if environment.spec.num_actions is None:
             print(f"{env}: the PPO in PureJaxRL's style has numbered actions only", file=sys.stderr)
         else:
-            check(env, min(num_envs, 256))
+            if num_envs <= 256:  # it is the same code for more, which take minutes
+                check(env, num_envs)
             own = purejax_ppo(environment, builder.config, num_envs, ITERATIONS)
             peers["PureJaxRL"] = looped(*own)
     return peers
