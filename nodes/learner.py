@@ -6,25 +6,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import lpml
 from lpml.errors import NotFinite, UsageError
 from lpml.nodes.averaging import Average
-from lpml.nodes.compiling import in_background
 from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.flat import Flat
-from lpml.nodes.learning import Algorithm, Update
-from lpml.nodes.memory import check_program
+from lpml.nodes.learning import Algorithm
 from lpml.nodes.priorities import PriorityWriter
-from lpml.nodes.publication import Publication
 from lpml.nodes.replay import AbstractReplay, Sample
 from lpml.nodes.roles import Params, Readable, Snapshot
-from lpml.nodes.updates import Functions, from_arrays, to_arrays
+from lpml.nodes.training import Step, Training
 
 _AHEAD = 4  # steps that wait for the device
 _PATIENCE_SECONDS = 2.0
@@ -62,18 +58,6 @@ class SampleSource(Protocol):
 
     def __next__(self) -> Sample: ...
     def close(self) -> None: ...
-
-
-class _Step(NamedTuple):
-    """A call of the device that is under way or done."""
-
-    update: Update
-    """Metrics are means over the K updates; priorities `[K * B]`."""
-    bad: Any
-    """A jax array `[]` int32: the first update whose metrics were not finite, or -1."""
-    keys: Any
-    last: int
-    """The number of its last update."""
 
 
 @final
@@ -142,29 +126,27 @@ class Learner:
         self._clock = self._context.clock
         self._make_samples = samples
         self._samples: SampleSource | None = None
-        self._batch_size = batch_size
         self._updates_per_step = updates_per_step
-        self._average = average
         self._max_updates = max_updates
         self._example = example
         self._at_end = at_end
         self._log_seconds = log_seconds
         self._synchronous = synchronous
         self._count = CountOf(counter, "learner")
-        functions = Functions.of(algorithm, updates_per_step, batch_size, flat=not synchronous)
-        self._functions = functions
-
-        self._publication = Publication(self._take, self._share)
-        self._changed = self._publication.changed
-        self._state: Any = functions.init(jax.random.key(seed))
-        self._bad = functions.no_bad(self._state)
-        self._is_mean = True  # or the state is still this learner's own
-        self._updates = 0
+        self._training = Training(
+            algorithm,
+            batch_size=batch_size,
+            updates_per_step=updates_per_step,
+            average=average,
+            seed=seed,
+            flat=not synchronous,
+            share=self._share,
+        )
         self._diverged = -1  # the update after which a caller of `pull` found it so
 
         self._ahead = 0 if synchronous else _AHEAD
-        self._under_way: deque[_Step] = deque()
-        self._settled: _Step | None = None
+        self._under_way: deque[Step] = deque()
+        self._settled: Step | None = None
         self._priorities = PriorityWriter(replay, table, wait=synchronous)
         self._steps = 0
         self._seconds = dict.fromkeys(("waiting", "updating", "averaging", "publishing"), 0.0)
@@ -181,20 +163,17 @@ class Learner:
                 while not self._context.should_stop and not self._done():
                     self.step()
                 self._complete()
-                if self._average is not None:
-                    self._average.leave()
+                self._training.leave()
         except lpml.ProgramStopped:
             pass
         finally:
             self._finish()
         if self._done():
-            self._context.stop_program(f"the learner made its {self._updates} updates")
+            self._context.stop_program(f"the learner made its {self._training.updates} updates")
 
     def join(self) -> None:
         """Begins where the other learners are, if there are any; before the first step."""
-        if self._average is not None and self._average.start() and self._is_mean:
-            with self._changed:
-                self._adopt(self._average)
+        self._training.join()
 
     def step(self) -> int:
         """Makes `updates_per_step` updates; waits for a batch. To be called by one thread.
@@ -208,13 +187,13 @@ class Learner:
         """
         if self._began is None:
             self._began = self._logged = self._clock.time()
-        if self._is_mean:  # else a checkpoint was taken while this one waited for the others
+        if self._training.is_mean:  # else it was saved while it waited for the others
             self._update()
-        if self._average is not None:
-            self._take_mean(self._average)
+        if not self._training.is_mean:
+            self._exchange()
         if self._clock.time() - self._logged >= self._log_seconds:
             self._log()
-        return self._updates
+        return self._training.updates
 
     @lpml.concurrent
     @lpml.idempotent
@@ -233,24 +212,23 @@ class Learner:
         Raises:
           CallTimeout: there was no such version in time.
         """
-        return self._publication.pull(worker, at_least, timeout)
+        return self._training.publication.pull(worker, at_least, timeout)
 
     def variables(self) -> Params:
         """A copy of the newest parameters, or a `Flat` of it, that stays on the device.
 
         For who shares the device: nothing is waited for, and what is not finite is not found.
         """
-        with self._changed:
-            return self._functions.variables(self._agreed())
+        return self._training.variables()
 
     @lpml.concurrent
     def statistics(self) -> LearnerStatistics:
         """What was done so far."""
         seconds = 0.0 if self._began is None else self._clock.time() - self._began
         return LearnerStatistics(
-            updates=self._updates,
+            updates=self._training.updates,
             steps=self._steps,
-            snapshots=self._publication.snapshots,
+            snapshots=self._training.publication.snapshots,
             seconds=seconds,
             waiting_seconds=self._seconds["waiting"],
             updating_seconds=self._seconds["updating"],
@@ -261,12 +239,9 @@ class Learner:
     @lpml.concurrent
     def save(self) -> dict[str, Any]:
         """The algorithm's whole state, random key included, and the count of updates."""
-        with self._changed:
-            state, updates, bad = self._functions.state(self._state), self._updates, self._bad
-            is_mean, counted = self._is_mean, self._count.save()
-        self._check(int(bad))
-        found = {"state": to_arrays(state), "updates": updates}
-        return {**found, "is_mean": is_mean, "counted": counted}
+        saved = self._training.save()
+        self._check(int(self._training.bad))
+        return {**saved, "counted": self._count.save()}
 
     @lpml.concurrent
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -275,72 +250,33 @@ class Learner:
         Raises:
           UsageError: the states differ in names or shapes; nothing was changed.
         """
-        with self._changed:
-            like = self._functions.state(self._state)
-            self._state = self._functions.pack(from_arrays(state["state"], like))
-            self._updates = self._logged_updates = int(state["updates"])
-            self._is_mean = bool(state["is_mean"])
-            self._bad, self._diverged = self._functions.no_bad(self._state), -1
-            self._count.restore(state["counted"])
-            own = 0 if self._is_mean else self._updates_per_step
-            self._publication.restore(self._updates - own)
+        self._training.restore(state)
+        self._logged_updates = self._training.updates
+        self._diverged = -1
+        self._count.restore(state["counted"])
 
     def _update(self) -> None:
         with self._timed("waiting"):
             sample = self._next_sample()
         self._check(self._diverged)
         with self._timed("updating"):
-            self._under_way.append(self._dispatch(sample))
+            self._under_way.append(self._training.update(sample))
             self._settle(self._ahead)
         self._steps += 1
         self._count.increment(steps=self._updates_per_step)
 
-    def _take_mean(self, average: Average) -> None:
-        """Goes on from the mean of all learners; waits for them."""
+    def _exchange(self) -> None:
         with self._timed("updating"):
             self._settle(0)
-            self._check(int(self._bad))  # what is not finite is not handed on
+            self._check(int(self._training.bad))  # what is not finite is not handed on
         with self._timed("averaging"):
-            average.exchange(self._functions.state(self._state))
-        with self._changed:
-            self._adopt(average)
-            self._is_mean = True
-            self._publication.advance(self._updates_per_step)
-
-    def _adopt(self, average: Average) -> None:
-        state = average.adopt(self._functions.state(self._state))
-        self._state = self._functions.pack(state)
-
-    def _agreed(self) -> Any:
-        """The state that others may see, packed; with the lock held."""
-        if self._is_mean or self._average is None:
-            return self._state
-        return self._functions.pack(self._average.adopt(self._functions.state(self._state)))
+            self._training.exchange()
 
     def _next_sample(self) -> Sample:
         if self._samples is None:
             made = self._make_samples
             self._samples = made() if callable(made) else made
         return next(self._samples)
-
-    def _dispatch(self, sample: Sample) -> _Step:
-        """Hands a batch to the device; the outcome may be there later."""
-        info = sample.info
-        probabilities = np.asarray(info.probabilities, np.float32)
-        with self._changed:
-            self._state, update, self._bad = self._functions.update(
-                self._state,
-                sample.data,
-                probabilities,
-                np.float32(info.size),
-                self._bad,
-                np.int32(self._updates),
-            )
-            self._updates += self._updates_per_step
-            self._is_mean = self._average is None
-            if self._is_mean:
-                self._publication.advance(self._updates_per_step)
-            return _Step(update, self._bad, info.keys, self._updates)
 
     def _settle(self, ahead: int) -> None:
         """Passes on what the device has done; waits until at most `ahead` steps are under way."""
@@ -356,9 +292,6 @@ class Learner:
                 self._check(int(step.bad))
             else:
                 step.bad.block_until_ready()
-
-    def _take(self) -> tuple[Any, jax.Array]:
-        return self._functions.variables(self._agreed()), self._bad
 
     def _share(self, taken: tuple[Any, jax.Array]) -> Readable:
         params, bad = taken
@@ -393,11 +326,12 @@ class Learner:
         now = self._clock.time()
         metrics = {name: float(value) for name, value in step.update.metrics.items()}
         self._check(int(step.bad))
-        rate = (self._updates - self._logged_updates) / max(now - self._logged, 1e-9)
-        self._logged, self._logged_updates = now, self._updates
+        updates = self._training.updates
+        rate = (updates - self._logged_updates) / max(now - self._logged, 1e-9)
+        self._logged, self._logged_updates = now, updates
         metrics |= {"updates_per_second": rate, **self._shares()}
         self._context.log(metrics, step=step.last)
-        self._context.progress(self._updates, self._max_updates)
+        self._context.progress(updates, self._max_updates)
 
     def _shares(self) -> dict[str, float]:
         statistics = self.statistics()
@@ -406,7 +340,9 @@ class Learner:
 
     def _done(self) -> bool:
         return (
-            self._is_mean and self._max_updates is not None and self._updates >= self._max_updates
+            self._training.is_mean
+            and self._max_updates is not None
+            and self._training.updates >= self._max_updates
         )
 
     def _compile(self) -> None:
@@ -414,18 +350,7 @@ class Learner:
         if self._example is None:
             return
         example, self._example = self._example, None
-        info = example.info
-        args = (
-            jax.tree.map(jnp.copy, self._state),
-            example.data,
-            np.asarray(info.probabilities, np.float32),
-            np.float32(info.size),
-            self._bad,
-            np.int32(0),
-        )
-        what = f"{self._context.name}: batches of batch_size"
-        in_background(check_program, self._functions.update, args, what, self._batch_size)
-        in_background(self._functions.update, *args)
+        self._training.compile(example, f"{self._context.name}: batches of batch_size")
 
     def _complete(self) -> None:
         """Sees to it that what was sent has arrived, unless the program is stopping."""
@@ -437,10 +362,10 @@ class Learner:
 
     def _finish(self) -> None:
         """No more updates will be made."""
-        self._publication.finish()
+        self._training.publication.finish()
         if self._samples is not None:
             self._samples.close()
-        self._check(int(self._bad))
+        self._check(int(self._training.bad))
         self._log()
         if self._at_end is not None:
             params = jax.device_get(self.variables())
