@@ -63,6 +63,8 @@ bench: .venv/.has-dev
 	$(python) -m benchmarks.replay --repetitions 1 $(ARGS)
 	$(python) -m benchmarks.agents --repetitions 1 $(ARGS)
 	$(python) -m benchmarks.on_device $(ARGS)
+	$(python) -m benchmarks.on_device_bare $(ARGS)
+	$(python) -m benchmarks.on_device_service $(ARGS)
 	$(python) -m benchmarks.host_simulators $(ARGS)
 
 bench-cluster: .venv-ray/.has-ray
