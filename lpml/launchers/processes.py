@@ -58,6 +58,7 @@ class ProcessLauncher(AbstractLauncher):
         self._questions = Questions()
         self._waiting: deque[NodeProcess] = deque()  # to be forked
         self._flying = 0
+        self._orphaned = ""  # how the forkserver died: nothing can be started any more
         self._machine = devices.Machine.find()
         self._oom_before = system.oom_kills()
         self._states: dict[str, str] = {}  # {node: where its state is}
@@ -190,6 +191,10 @@ class ProcessLauncher(AbstractLauncher):
             self._server.send({**message, "numbers": numbers})
 
     def _fork_some(self) -> None:
+        while self._orphaned and self._waiting:  # its restart was due after the server's death
+            process = self._waiting.popleft()
+            self._forget(process, self._orphaned, clean=False, at=self.now())
+            self.wake()
         while self._waiting and self._flying < _AT_ONCE:
             self._fork(self._waiting.popleft())
 
@@ -307,6 +312,7 @@ class ProcessLauncher(AbstractLauncher):
         self._selector.unregister(self._server.socket)
         events = []
         how = f"the forkserver, parent of every node, died; {self._server.last_words}".rstrip("; ")
+        self._orphaned = how
         for process in self._processes.values():
             if process.exited:
                 continue
@@ -323,7 +329,12 @@ class ProcessLauncher(AbstractLauncher):
         events = self._hear(process)
         process.exited = True
         self._drop(process)
-        ends = [Event("exited", node.name, at, text=how, clean=clean) for node in process.nodes]
+        # Another host can take over what ours cannot start; alone, there is nobody.
+        hopeless = bool(self._orphaned) and self._part is None
+        ends = [
+            Event("exited", node.name, at, text=how, clean=clean, hopeless=hopeless)
+            for node in process.nodes
+        ]
         if not process.forked:
             self._pending += ends
             return events

@@ -210,7 +210,14 @@ class Supervisor:
         return self._judge(failure, now) + self._advance(now)
 
     def exited(
-        self, node: str, now: float, how: str = "", *, clean: bool = True, at: float | None = None
+        self,
+        node: str,
+        now: float,
+        how: str = "",
+        *,
+        clean: bool = True,
+        at: float | None = None,
+        hopeless: bool = False,
     ) -> list[Decision]:
         """The node is gone.
 
@@ -220,6 +227,7 @@ class Supervisor:
           how: the decoded exit, "" for a normal one.
           clean: whether it ended as a node ends that was told to.
           at: when it died, if that is known better than by `now`.
+          hopeless: whether no other attempt can be started.
         """
         self._ticked = now
         known = self._nodes[node]
@@ -246,7 +254,8 @@ class Supervisor:
             known.state = "finished" if known.state == "finished" else "stopped"
         else:
             reason = how or "ended without being asked to"
-            decisions = self._judge(Failure(node, reason, at=now if at is None else at), now)
+            at = now if at is None else at
+            decisions = self._judge(Failure(node, reason, at=at, hopeless=hopeless), now)
         return decisions + self._advance(now)
 
     def abandoned(self, node: str, now: float, why: str) -> list[Decision]:

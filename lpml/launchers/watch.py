@@ -222,7 +222,14 @@ class Watch:
             )
             return supervisor.failed(failure, now)
         if event.what == "exited":
-            return supervisor.exited(event.node, now, event.text, clean=event.clean, at=event.at)
+            return supervisor.exited(
+                event.node,
+                now,
+                event.text,
+                clean=event.clean,
+                at=event.at,
+                hopeless=event.hopeless,
+            )
         if event.what == "abandoned":
             return supervisor.abandoned(event.node, now, event.text)
         if event.what == "overdue":

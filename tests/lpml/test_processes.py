@@ -321,6 +321,18 @@ def test_the_death_of_the_forkserver_ends_the_run_and_leaves_nothing(start: Laun
     assert rendezvous.runs() == []
 
 
+def test_no_restart_policy_outlives_the_forkserver(start: Launch) -> None:
+    program = lpml.Program("p")
+    with program.group("node", restart=lpml.Restart.on_failure(3, backoff=0.01)):
+        program.add_node(lpml.Node(Inside))
+    run = start(program)
+    pid = run.client("node/0").pid()
+    forkserver_of(run).kill()
+    with pytest.raises(lpml.NodeError, match="forkserver"):
+        run.wait(10.0)
+    assert gone(pid)
+
+
 def test_a_stopped_forkserver_does_not_keep_a_run_from_ending(start: Launch) -> None:
     run = start(program_of(lpml.Node(Hangs, "masked")), stop_timeout=0.5)
     pid = wait_for_state(run, "S")
