@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import select
 import selectors
 import socket
@@ -12,12 +11,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import final
 
+from lpml.wire.complaints import PAUSE, Complaints
 from lpml.wire.tls import HANDSHAKE, TlsConnection
 
 _MOST = 256  # handshakes under way; beyond that the oldest goes
-_PAUSE = 0.1  # seconds until the next attempt where nobody can be accepted
-_QUIET = 1.0  # seconds between two warnings: whoever knocks must not fill our logs
-_log = logging.getLogger("lpml.wire")
 
 
 @final
@@ -38,12 +35,10 @@ class Doorman:
         context: ssl.SSLContext,
         admit: Callable[[TlsConnection], None],
     ) -> None:
-        self._node = node
         self._listener = listener
         self._context = context
         self._admit = admit
-        self._unsaid = 0  # refusals of which no warning was written
-        self._next_word = 0.0  # when the next may be
+        self._complaints = Complaints(node)
         self._deadlines: dict[TlsConnection, float] = {}  # of those at the door, oldest first
         self._selector = selectors.DefaultSelector()
         self._wake, self._wake_in = socket.socketpair()
@@ -87,8 +82,8 @@ class Doorman:
         except BlockingIOError:
             return
         except OSError as error:
-            self._say("%s cannot accept a caller: %s", error)
-            select.select([self._wake], [], [], _PAUSE)  # no descriptors are left; some will be
+            self._complaints.say("cannot accept a caller", error)
+            select.select([self._wake], [], [], PAUSE)  # no descriptors are left; some will be
             return
         try:
             connection = TlsConnection(plain, self._context, server=True)
@@ -123,12 +118,4 @@ class Doorman:
         self._selector.unregister(connection)
         connection.close()
         if why:
-            self._say("%s refused a connection: %s", why)
-
-    def _say(self, message: str, why: object) -> None:
-        self._unsaid += 1
-        if monotonic() >= self._next_word:
-            self._next_word = monotonic() + _QUIET
-            more = f" (and {self._unsaid - 1} before it)" if self._unsaid > 1 else ""
-            self._unsaid = 0
-            _log.warning(message + "%s", self._node, why, more)
+            self._complaints.say("refused a connection", why)

@@ -6,9 +6,11 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
+from time import sleep
 from typing import TYPE_CHECKING, TypeAlias, final
 
 from lpml.errors import ProtocolError
+from lpml.wire.complaints import PAUSE, Complaints
 from lpml.wire.courtesy import Courtesy
 from lpml.wire.dispatch import Dispatcher
 from lpml.wire.executor import Executor
@@ -78,6 +80,7 @@ class Server:
         self._buffer = memoryview(bytearray(_RECEIVE))
         self._threads: list[threading.Thread] = []
         self._courtesy = Courtesy()
+        self._complaints = Complaints(dispatcher.node)
         self._bytes_in = 0
         self._bytes_out = 0  # of closed sessions
 
@@ -196,12 +199,13 @@ class Server:
                 return
             except OSError as error:
                 if not self._shifts.closed:
-                    _warn("%s cannot accept a caller: %s", self._dispatcher.node, error)
+                    self._complaints.say("cannot accept a caller", error)
+                    sleep(PAUSE)  # no descriptors are left, and the listener stays ready
                 return
             try:
                 check_peer(connection)
             except (ProtocolError, OSError) as error:
-                _warn("%s refused a connection: %s", self._dispatcher.node, error)
+                self._complaints.say("refused a connection", error)
                 connection.close()
                 continue
             self._admit(connection)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ from lpml.context import Context
 from lpml.errors import LaunchError
 from lpml.service import interface_of
 from lpml.wire import frames, memory
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -366,3 +370,45 @@ def test_a_listener_says_why_it_cannot_be() -> None:
         wire.listen(inner).close()
         assert inner.parent.stat().st_mode & 0o777 == 0o700
         assert inner.stat().st_mode & 0o777 == 0o600
+
+
+# A server whose process has no descriptor left for a caller; prints what it did in a second.
+OUT_OF_DESCRIPTORS = """
+import logging, os, resource, socket, sys, time
+from tests.lpml.test_server import Plain, served
+
+class Count(logging.Handler):
+    lines = []
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+logging.getLogger("lpml.wire").addHandler(Count())
+with served(Plain()) as (client, server, address):
+    client.echo(1)
+    caller = socket.socket(socket.AF_UNIX)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, hard))
+    caller.connect(address.removeprefix("unix:"))
+    before = time.process_time()
+    time.sleep(1.0)
+    busy, answered = time.process_time() - before, client.echo(2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    deadline = time.monotonic() + 20
+    while server.statistics().connections < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print(len(Count.lines), busy < 0.5, answered, server.statistics().connections, Count.lines[0])
+    caller.close()
+"""
+
+
+def test_a_server_without_descriptors_waits_for_some_and_does_not_fill_the_log() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_DESCRIPTORS],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    warnings, is_idle, answered, connections, said = done.stdout.strip().split(" ", 4)
+    assert 1 <= int(warnings) <= 3
+    assert (is_idle, answered, connections) == ("True", "2", "2")
+    assert "node/0 cannot accept a caller: [Errno 24]" in said
