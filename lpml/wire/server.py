@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
-from time import sleep
 from typing import TYPE_CHECKING, TypeAlias, final
 
 from lpml.errors import ProtocolError
@@ -200,7 +200,9 @@ class Server:
             except OSError as error:
                 if not self._shifts.closed:
                     self._complaints.say("cannot accept a caller", error)
-                    sleep(PAUSE)  # no descriptors are left, and the listener stays ready
+                    select.select(
+                        [], [], [], PAUSE
+                    )  # no descriptors are left, and the listener stays ready
                 return
             try:
                 check_peer(connection)
