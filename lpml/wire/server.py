@@ -200,9 +200,8 @@ class Server:
             except OSError as error:
                 if not self._shifts.closed:
                     self._complaints.say("cannot accept a caller", error)
-                    select.select(
-                        [], [], [], PAUSE
-                    )  # no descriptors are left, and the listener stays ready
+                    # No descriptors are left, and the listener stays ready.
+                    select.select([], [], [], PAUSE)
                 return
             try:
                 check_peer(connection)
