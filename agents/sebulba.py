@@ -188,9 +188,7 @@ class Sebulba:
     @lpml.concurrent
     def save(self) -> dict[str, Any]:
         """The learner's state and the counts; environments are not saved."""
-        rollouts = self._rollouts
-        counts = {"steps": rollouts.steps, "episodes": rollouts.episodes}
-        return {"learner": self._learner.save(), **counts}
+        return {"learner": self._learner.save(), "rollouts": self._rollouts.save()}
 
     @lpml.concurrent
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -200,7 +198,7 @@ class Sebulba:
           UsageError: the states differ in names or shapes; nothing was changed.
         """
         self._learner.restore(state["learner"])
-        self._rollouts.restore(int(state["steps"]), int(state["episodes"]))
+        self._rollouts.restore(state["rollouts"])
 
 
 def _split(

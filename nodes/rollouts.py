@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
@@ -137,9 +137,15 @@ class Rollouts:
         """That the actors acted, and waited for parameters, all together."""
         return sum(a.acting for a in self._actors), sum(a.waiting for a in self._actors)
 
-    def restore(self, steps: int, episodes: int) -> None:
-        """Goes on counting from here."""
-        self.steps, self.episodes = steps, episodes
+    def save(self) -> dict[str, Any]:
+        """What was counted; environments are not saved."""
+        return {"steps": self.steps, "episodes": self.episodes, "counted": self._count.save()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting where `save` was called."""
+        self.steps, self.episodes = int(state["steps"]), int(state["episodes"])
+        self._count.restore(state["counted"])
+        self._logged = self._clock.time(), self.steps
 
     def _act(self, actor: _Actor) -> None:
         """The life of a thread."""

@@ -22,7 +22,7 @@ from lpml.agents.dqn import DQNBuilder
 from lpml.agents.jax_environments import catch
 from lpml.agents.sebulba import Sebulba
 from lpml.errors import NotFinite, UsageError
-from lpml.nodes import AbstractSimulation, VectorSimulator, replay_keys
+from lpml.nodes import AbstractSimulation, Counter, VectorSimulator, replay_keys
 from lpml.nodes.environment import AbstractEnvironment
 from lpml.nodes.simulation import begin
 from tests.agents.tiny_windows import WindowBuilder
@@ -117,11 +117,14 @@ def test_what_was_saved_goes_on_from_there(alone: Any) -> None:
     make = functools.partial(Sebulba, WINDOWS, Catch, **alone, max_updates=2)
     first = make()
     first.run()
-    again = make(seed=5)
+    counter = Counter()  # which knows nothing of what the first has counted
+    again = make(seed=5, counter=counter)
     again.restore(first.save())
     assert (learned(again) == learned(first)).all()
     assert again.statistics().steps == first.statistics().steps
     assert again.pull().version == 2
+    again.run()  # has made its updates already, and hands in what was counted
+    assert counter.get()["actor_steps"] == first.statistics().steps
     saved = first.save()
     saved["learner"]["state"] = {"w": np.zeros(3)}
     with pytest.raises(UsageError, match="saved with shape"):
