@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -372,17 +373,17 @@ def test_a_listener_says_why_it_cannot_be() -> None:
         assert inner.stat().st_mode & 0o777 == 0o600
 
 
-# A server whose process has no descriptor left for a caller; prints what it did in a second.
+# A server whose process has no descriptor left for a caller; prints two warnings and an answer.
 OUT_OF_DESCRIPTORS = """
-import logging, os, resource, socket, sys, time
+import logging, os, queue, resource, socket
 from tests.lpml.test_server import Plain, served
 
-class Count(logging.Handler):
-    lines = []
+class Kept(logging.Handler):
+    lines = queue.Queue()
     def emit(self, record):
-        self.lines.append(record.getMessage())
+        self.lines.put(record.getMessage())
 
-logging.getLogger("lpml.wire").addHandler(Count())
+logging.getLogger("lpml.wire").addHandler(Kept())
 with served(Plain()) as (client, server, address):
     client.echo(1)
     caller = socket.socket(socket.AF_UNIX)
@@ -390,14 +391,13 @@ with served(Plain()) as (client, server, address):
     used = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, hard))
     caller.connect(address.removeprefix("unix:"))
-    before = time.process_time()
-    time.sleep(1.0)
-    busy, answered = time.process_time() - before, client.echo(2)
+    print(Kept.lines.get(timeout=20))
+    print(Kept.lines.get(timeout=20))
+    print(client.echo(2))
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    deadline = time.monotonic() + 20
-    while server.statistics().connections < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    print(len(Count.lines), busy < 0.5, answered, server.statistics().connections, Count.lines[0])
+    caller.settimeout(20)
+    caller.sendall(bytes(64))
+    print(caller.recv(1 << 10) is not None)  # it was let in, if only to be refused
     caller.close()
 """
 
@@ -405,10 +405,12 @@ with served(Plain()) as (client, server, address):
 def test_a_server_without_descriptors_waits_for_some_and_does_not_fill_the_log() -> None:
     done = subprocess.run(
         [sys.executable, "-c", OUT_OF_DESCRIPTORS],
-        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+        capture_output=True, text=True, timeout=90, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    warnings, is_idle, answered, connections, said = done.stdout.strip().split(" ", 4)
-    assert 1 <= int(warnings) <= 3
-    assert (is_idle, answered, connections) == ("True", "2", "2")
-    assert "node/0 cannot accept a caller: [Errno 24]" in said
+    first, second, *rest = done.stdout.splitlines()
+    assert "node/0 cannot accept a caller: [Errno 24]" in first
+    found = re.search(r"and (\d+) before it", second)  # in the second between the two
+    assert found is not None
+    assert int(found[1]) <= 20
+    assert rest == ["2", "True"]
