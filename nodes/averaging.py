@@ -92,7 +92,12 @@ class Average:
         return True
 
     def exchange(self, state: LearnerState) -> None:
-        """Hands in what was made of the last mean, and waits for that of the others."""
+        """Hands in what was made of the last mean, and waits for that of the others.
+
+        Raises:
+          ValueError: the server is of another algorithm.
+          ProgramStopped: the program is stopping; the mean stays the last one.
+        """
         change = self._change(state, self._mean)
         self._take(self._server.exchange(self._learner, change, version=self._version))
 

@@ -8,6 +8,7 @@ Learning", CoRL 2018.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import Literal
 
 import lpml
@@ -120,7 +121,9 @@ def find_simulation(env: str) -> tuple[str, AbstractSimulation]:
     try:
         return name, simulation_named(name)
     except UsageError as error:
-        if is_simulation(env) or "did you mean" in str(error):
+        if is_simulation(env) or difflib.get_close_matches(
+            name, SIMULATIONS
+        ):  # it says what is near
             raise
         own = ", ".join(known.partition("/")[2] for known in SIMULATIONS)
         raise UsageError(
