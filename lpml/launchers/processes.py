@@ -368,10 +368,8 @@ class ProcessLauncher(AbstractLauncher):
             self._drop(process)
         self._listeners.close_all()
         if not self._server.close():
-            mark = f"{MARK}={self._sockets}"
-            while left := system.processes_of_run(mark):
-                for pid in left:
-                    system.kill(pid, signal.SIGKILL)
+            ours = [process.pid for process in self._processes.values() if process.pid]
+            system.end_leftovers(f"{MARK}={self._sockets}", ours)
         with self._lock:
             self._closed = True
             self._wake_in.close()

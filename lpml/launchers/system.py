@@ -9,7 +9,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -109,6 +111,28 @@ def processes_of_run(mark: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def end_leftovers(mark: str, dying: Iterable[int], timeout: float = 5.0) -> None:
+    """Kills every process of this user that carries `mark`, and waits for the end of all.
+
+    Args:
+      dying: processes that were killed already. The kernel takes a process's environment before
+        its files, so that these carry no mark any more and still hold sockets and memory.
+      timeout: how long to wait for those that nothing but the kernel can end, in seconds.
+    """
+    ends = set(dying)
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while True:
+        left = processes_of_run(mark)
+        for pid in left:
+            kill(pid, signal.SIGKILL)
+        ends.update(left)
+        late = time.monotonic() > deadline
+        if not left and (late or all(process_state(pid) in ("", "Z") for pid in ends)):
+            return
+        pause.wait(0.001)
 
 
 def peak_memory(pid: int) -> int:

@@ -99,6 +99,11 @@ class Inside:
         orphan = subprocess.check_output(["sh", "-c", "setsid sleep 101 >&- 2>&- & echo $!"])
         return child.pid, int(orphan)
 
+    def fill(self, size: int) -> int:
+        """Takes so many bytes of memory, which the kernel needs time to take back."""
+        self.memory = b"x" * size
+        return os.getpid()
+
     def die(self, number: int) -> None:
         os.kill(os.getpid(), number)
         lpml.context().clock.wait(60.0)  # another thread may be the one that takes the signal
@@ -326,7 +331,7 @@ def test_no_restart_policy_outlives_the_forkserver(start: Launch) -> None:
     with program.group("node", restart=lpml.Restart.on_failure(3, backoff=0.01)):
         program.add_node(lpml.Node(Inside))
     run = start(program)
-    pid = run.client("node/0").pid()
+    pid = run.client("node/0").fill(1 << 29)
     forkserver_of(run).kill()
     with pytest.raises(lpml.NodeError, match="forkserver"):
         run.wait(10.0)
