@@ -112,15 +112,14 @@ class FromReplay(AbstractIntake):
     ) -> tuple[Learning, Simulated, Held, Brought]:
         params = self._algorithm.variables(learning.state)
 
-        def one(carry: tuple[Simulated, BufferState], _: None) -> tuple[Any, Ticked]:
+        def one(carry: tuple[Simulated, BufferState], key: jax.Array) -> tuple[Any, Ticked]:
             simulated, (row, ticked) = simulation.advance(
-                self._environment, self._policy, params, carry[0]
+                self._environment, self._policy, params, carry[0], key
             )
             return (simulated, self._buffer.insert(carry[1], row, ~ticked.valid)), ticked
 
-        (simulated, buffer), ticked = jax.lax.scan(
-            one, (simulated, held.buffer), None, length=self._ticks
-        )
+        simulated, keys = simulation.draw_keys(simulated, self._ticks)
+        (simulated, buffer), ticked = jax.lax.scan(one, (simulated, held.buffer), keys)
         key, draw_key = jax.random.split(held.key)
         carry = learning, _divided(buffer)
         keys = jax.random.split(draw_key, self._draws)

@@ -66,8 +66,8 @@ class AbstractDrawn(AbstractSimulation):
 class Lanes(NamedTuple):
     """E environments, each with its own episodes and random numbers: arrays `[E, ...]`."""
 
-    key: jax.Array
-    """Of all episodes of the environment."""
+    root: jax.Array
+    """uint32: what the seeds of all its episodes are made of."""
     episode: jax.Array
     """int32: number of the episode."""
     seed: jax.Array
@@ -133,20 +133,25 @@ class EpisodeSums(NamedTuple):
 def begin(environment: AbstractSimulation, num_envs: int, seed: int | jax.Array) -> Lanes:
     """E environments at the begin of their first episodes.
 
-    Environment i is the same for any E: its key is that of the seed, with i folded in.
+    Environment i is the same for any E: its root is drawn with the key of the seed, i folded in.
     """
-    return begin_episodes(environment, lane_keys(num_envs, seed), jnp.zeros(num_envs, jnp.int32))
+    return begin_episodes(environment, lane_roots(num_envs, seed), jnp.zeros(num_envs, jnp.int32))
 
 
-def lane_keys(num_envs: int, seed: int | jax.Array) -> jax.Array:
-    """Of every environment the key of all its episodes, `[E]`."""
-    root = _key(seed)
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(num_envs))
+def lane_roots(num_envs: int, seed: int | jax.Array) -> jax.Array:
+    """Of every environment what its seeds are made of, `[E]` uint32."""
+    key = jax.random.key(seed, impl=_KIND_OF_KEYS)
+
+    def root(i: jax.Array) -> jax.Array:
+        return jax.random.bits(jax.random.fold_in(key, i), dtype=jnp.uint32)
+
+    roots: jax.Array = jax.vmap(root)(jnp.arange(num_envs))
+    return roots
 
 
-def begin_episodes(environment: AbstractSimulation, keys: jax.Array, episodes: jax.Array) -> Lanes:
-    """The begin of episode `episodes[i]` in the environment with `keys[i]`: arrays `[E]`."""
-    return jax.vmap(lambda key, n: _first(environment, key, n))(keys, episodes)
+def begin_episodes(environment: AbstractSimulation, roots: jax.Array, episodes: jax.Array) -> Lanes:
+    """The begin of episode `episodes[i]` in the environment with `roots[i]`: arrays `[E]`."""
+    return jax.vmap(lambda root, n: _first(environment, root, n))(roots, episodes)
 
 
 def tick(environment: AbstractSimulation, lanes: Lanes, action: jax.Array) -> tuple[Lanes, Outcome]:
@@ -189,10 +194,10 @@ def rollout(
       its observation (and `valid`, if the policy records one), and is the first of the next.
     """
 
-    def one(simulated: Simulated, _: None) -> tuple[Simulated, tuple[Step, Ticked]]:
-        return advance(environment, policy, params, simulated)
+    def one(simulated: Simulated, key: jax.Array) -> tuple[Simulated, tuple[Step, Ticked]]:
+        return advance(environment, policy, params, simulated, key)
 
-    simulated, (rows, ticked) = jax.lax.scan(one, simulated, None, length=length)
+    simulated, (rows, ticked) = jax.lax.scan(one, *draw_keys(simulated, length))
     lanes = simulated.lanes
     return simulated, windows(rows, lanes.observation, lanes.ended), sums_of(ticked, lanes)
 
@@ -214,8 +219,18 @@ def windows(rows: Step, observation: Any, ended: jax.Array) -> Sequence:
     return Sequence(steps, mask)
 
 
+def draw_keys(simulated: Simulated, length: int) -> tuple[Simulated, jax.Array]:
+    """Keys `[T]` for as many ticks, drawn all at once, which is faster than one in each tick."""
+    keys = jax.random.split(simulated.key, length + 1)
+    return simulated._replace(key=keys[0]), keys[1:]
+
+
 def advance(
-    environment: AbstractSimulation, policy: Policy, params: Params, simulated: Simulated
+    environment: AbstractSimulation,
+    policy: Policy,
+    params: Params,
+    simulated: Simulated,
+    key: jax.Array,
 ) -> tuple[Simulated, tuple[Step, Ticked]]:
     """One tick of E environments under a policy: a row `[E, ...]` as those of `rollout`.
 
@@ -224,18 +239,18 @@ def advance(
       policy: how to act.
       params: of the policy.
       simulated: where it goes on.
+      key: one of `draw_keys`; consumed.
     """
     lanes = simulated.lanes
     fresh = policy.init(lanes.ended.shape[0])
-    key, act_key = jax.random.split(simulated.key)
     state = select(lanes.begins, fresh, simulated.policy)
-    output = policy.act(params, act_key, lanes.observation, state)
+    output = policy.act(params, key, lanes.observation, state)
     new, outcome = tick(environment, lanes, output.action)
     beside = (output.action, output.extras)
     action, extras = select(outcome.valid, beside, jax.tree.map(jnp.zeros_like, beside))
     row = Step(lanes.observation, action, outcome.reward, outcome.discount, extras)
     ticked = Ticked(outcome.valid, outcome.last, new.total, new.steps)
-    return Simulated(new, output.state, key), (row, ticked)
+    return Simulated(new, output.state, simulated.key), (row, ticked)
 
 
 def sums_of(ticked: Ticked, lanes: Lanes) -> EpisodeSums:
@@ -251,22 +266,33 @@ def sums_of(ticked: Ticked, lanes: Lanes) -> EpisodeSums:
 
 
 def replay_keys(seed: int | jax.Array, step: int | jax.Array) -> jax.Array:
-    """The key of step `step` of the episode with this seed; step 0 is its reset."""
-    return jax.random.fold_in(_key(seed), step)
+    """The key of step `step` of the episode with this seed; step 0 is its reset.
 
-
-def _key(seed: int | jax.Array) -> jax.Array:
-    key: jax.Array = jax.random.key(seed, impl=_KIND_OF_KEYS)
+    Seed and step are the key's two words as they are: threefry is made for keys that are counted
+    (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011), and to fold the step in
+    would take as long as a step of a small environment does.
+    """
+    words = jnp.stack([jnp.asarray(seed, jnp.uint32), jnp.asarray(step).astype(jnp.uint32)])
+    key: jax.Array = jax.random.wrap_key_data(words, impl=_KIND_OF_KEYS)
     return key
 
 
-def _first(environment: AbstractSimulation, key: jax.Array, episode: jax.Array) -> Lanes:
+def _mixed(word: jax.Array) -> jax.Array:
+    """Another uint32 for each: the finalizer of MurmurHash3, in which every bit counts."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        word = (word ^ (word >> jnp.uint32(shift))) * jnp.uint32(factor)
+    mixed: jax.Array = word ^ (word >> jnp.uint32(16))
+    return mixed
+
+
+def _first(environment: AbstractSimulation, root: jax.Array, episode: jax.Array) -> Lanes:
     """One environment at the begin of an episode."""
-    seed = jax.random.bits(jax.random.fold_in(key, episode), dtype=jnp.uint32)
+    # Mixed twice: two environments with a seed in common have other seeds before and after it.
+    seed = _mixed(root ^ _mixed(episode.astype(jnp.uint32)))
     state, observation = environment.reset(replay_keys(seed, 0))
     zero, false = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.bool_)
     return Lanes(
-        key=key,
+        root=root,
         episode=episode,
         seed=seed,
         steps=zero,
@@ -310,9 +336,8 @@ def _step(environment: AbstractSimulation, lane: Lanes, action: jax.Array) -> tu
 
 def _renewed(environment: AbstractSimulation, lane: Lanes, stepped: Lanes) -> Lanes:
     """The begin of the next episode where the environment rested, else what it stepped to."""
-    fresh = _first(environment, lane.key, lane.episode + 1)
-    fresh = fresh._replace(key=stepped.key, bad_step=lane.bad_step, bad_seed=lane.bad_seed)
-    # The key of a lane never changes; typed keys would make `where` slower to compile.
+    fresh = _first(environment, lane.root, lane.episode + 1)
+    fresh = fresh._replace(root=stepped.root, bad_step=lane.bad_step, bad_seed=lane.bad_seed)
     new: Lanes = jax.tree.map(
         lambda a, b: a if a is b else jnp.where(lane.ended, a, b), fresh, stepped
     )

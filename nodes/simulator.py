@@ -26,7 +26,7 @@ from lpml.nodes.simulation import (
     Simulated,
     begin,
     begin_episodes,
-    lane_keys,
+    lane_roots,
     rollout,
     tick,
 )
@@ -109,7 +109,7 @@ class VectorSimulator(AbstractEnvironment):
             self._lanes = self._begin(seed)
         else:
             old = self._lanes
-            self._lanes = _episodes(self._shared, old.key, old.episode + 1)
+            self._lanes = _episodes(self._shared, old.root, old.episode + 1)
         return jax.tree.map(np.array, self._lanes.observation)
 
     def step(self, action: npt.NDArray[Any]) -> Timestep:
@@ -175,9 +175,9 @@ class VectorSimulator(AbstractEnvironment):
         return SimulatorStatistics(int(steps), int(episodes), returns / whole, lengths / whole)
 
     def _begin(self, seed: int) -> Lanes:
-        keys = _keys(self._num_envs, np.asarray(seed & 0xFFFFFFFF, np.uint32))
+        roots = _roots(self._num_envs, np.asarray(seed & 0xFFFFFFFF, np.uint32))
         zeros = jnp.zeros(self._num_envs, jnp.int32)
-        lanes: Lanes = _episodes(self._shared, *jax.device_put((keys, zeros), self._device))
+        lanes: Lanes = _episodes(self._shared, *jax.device_put((roots, zeros), self._device))
         return lanes
 
 
@@ -204,13 +204,13 @@ def _plain(shared: _Same | AbstractSimulation) -> AbstractSimulation:
 # Simulators of equal environments share what is compiled.
 
 
-_keys = jax.jit(lane_keys, static_argnums=0)
+_roots = jax.jit(lane_roots, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _episodes(shared: Any, keys: jax.Array, episodes: jax.Array) -> Lanes:
+def _episodes(shared: Any, roots: jax.Array, episodes: jax.Array) -> Lanes:
     """Of the first episodes and of the next: physics takes long to compile."""
-    return begin_episodes(_plain(shared), keys, episodes)
+    return begin_episodes(_plain(shared), roots, episodes)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)

@@ -18,7 +18,7 @@ RANGES = (("half_length", 0.3, 0.9), ("limit", 20, 22))
 def test_every_environment_and_every_episode_draws_its_own() -> None:
     environment = Randomised(CartPole(), RANGES)
     lanes = begin(environment, 64, 1)
-    other = begin_episodes(environment, lanes.key, lanes.episode + 1)
+    other = begin_episodes(environment, lanes.root, lanes.episode + 1)
     lengths, limits = lanes.state.drawn
     assert len(np.unique(lengths)) == 64
     assert 0.3 <= lengths.min() < 0.4 < 0.8 < lengths.max() <= 0.9
