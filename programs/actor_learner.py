@@ -9,23 +9,22 @@ from __future__ import annotations
 import functools
 
 import jax
-import numpy as np
 
 import lpml
 from lpml.agents.builder import AbstractBuilder, seeded
 from lpml.agents.environments import make_environment
-from lpml.agents.saved import save_policy
 from lpml.errors import UsageError
 from lpml.nodes.actor import Actor
 from lpml.nodes.counter import Counter
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.nodes.evaluator import Evaluator
 from lpml.nodes.experience import example_batch
 from lpml.nodes.inference_server import InferenceServer, RemotePolicy
 from lpml.nodes.learner import Learner
+from lpml.nodes.parameter_server import ParameterServer
 from lpml.nodes.replay import AbstractReplay, Adder, Prefetcher, Replay, ReplayShards
-from lpml.nodes.roles import Params, VariableSource
-from lpml.nodes.stopper import Stopper
+from lpml.nodes.roles import Params
+from lpml.programs.agent_parts import add_evaluator, add_limits, find_spec, seed_of
+from lpml.programs.several_learners import add_average, at_end, average_of, learner_seeds
 
 
 def actor_learner(
@@ -36,6 +35,7 @@ def actor_learner(
     envs_per_actor: int = 8,
     num_replays: int = 1,
     num_inference_servers: int = 0,
+    num_learners: int = 1,
     evaluation_episodes: int = 20,
     target_return: float | None = None,
     max_actor_steps: int | None = None,
@@ -51,16 +51,18 @@ def actor_learner(
     Args:
       builder: of the agent.
       environment: by name, as `make_environment` takes it.
-      num_actors: nodes that act.
+      num_actors: nodes that act for a learner.
       envs_per_actor: environments in each, stepped together.
-      num_replays: nodes over which the replay is spread.
-      num_inference_servers: nodes that choose the actions of all actors; 0 = each its own.
+      num_replays: nodes over which a learner's replay is spread.
+      num_inference_servers: nodes that choose the actions of a learner's actors; 0 = each its own.
+      num_learners: nodes that learn, each from actors and replays of its own; after each step of
+        theirs all go on from the mean of their parameters.
       evaluation_episodes: of which the evaluator takes the mean return; 0 = no evaluator.
       target_return: a mean return that is good enough to stop.
       max_actor_steps: of all actors, to stop after.
       max_seconds: to stop after.
       max_age: seconds that an actor's parameters may be old; `None` = as they come.
-      learner_gpu: accelerators of the learner, a fraction perhaps; 0 = it learns on the CPU.
+      learner_gpu: accelerators of a learner, a fraction perhaps; 0 = it learns on the CPU.
       seed: of everything that is drawn.
 
     Raises:
@@ -87,14 +89,20 @@ def actor_learner(
         target_return=target_return,
         episodes=evaluation_episodes,
     )
+    average = add_average(p, builder, spec, num_learners=num_learners, seed=seed)
+    replays: list[AbstractReplay] = []
     with p.group("replay"):
-        shards = [
-            p.add_node(lpml.Node(Replay, seeded(tables, seed_of(seed, shard))))
-            for shard in range(num_replays)
-        ]
-    replay: AbstractReplay = shards[0] if num_replays == 1 else ReplayShards(shards)
+        for first in range(0, num_learners * num_replays, num_replays):
+            shards = [
+                p.add_node(lpml.Node(Replay, seeded(tables, seed_of(seed, shard))))
+                for shard in range(first, first + num_replays)
+            ]
+            replays.append(shards[0] if num_replays == 1 else ReplayShards(shards))
     with p.group("learner", resources=lpml.Resources(cpu=1, gpu=learner_gpu)):
-        learner = p.add_node(lpml.Node(make_learner, builder, spec, replay, counter, seed=seed))
+        learners = [
+            p.add_node(lpml.Node(make_learner, builder, spec, replay, average, counter, seed=own))
+            for replay, own in zip(replays, learner_seeds(seed, num_learners), strict=True)
+        ]
     servers: list[InferenceServer] = []
     if num_inference_servers:
         with p.group("inference"):
@@ -104,28 +112,30 @@ def actor_learner(
                         make_inference_server,
                         builder,
                         spec,
-                        learner,
+                        learners[server // num_inference_servers],
                         server=server,
-                        num_servers=num_inference_servers,
+                        num_servers=num_learners * num_inference_servers,
                         max_age=max_age,
                         seed=seed,
                     )
                 )
-                for server in range(num_inference_servers)
+                for server in range(num_learners * num_inference_servers)
             ]
     with p.group("actor"):
-        for actor in range(num_actors):
+        for actor in range(num_learners * num_actors):
+            learner = actor // num_actors
+            own_servers = servers[learner * num_inference_servers :][:num_inference_servers]
             p.add_node(
                 lpml.Node(
                     make_actor,
                     builder,
                     environment,
-                    learner,
-                    servers[actor % len(servers)] if servers else None,
-                    replay,
+                    learners[learner],
+                    own_servers[actor % len(own_servers)] if own_servers else None,
+                    replays[learner],
                     counter,
                     actor=actor,
-                    num_actors=num_actors,
+                    num_actors=num_learners * num_actors,
                     num_envs=envs_per_actor,
                     max_age=max_age,
                     seed=seed,
@@ -136,7 +146,7 @@ def actor_learner(
             p,
             builder,
             environment,
-            learner,
+            learners[0],
             counter,
             stopper,
             episodes=evaluation_episodes,
@@ -145,82 +155,16 @@ def actor_learner(
     return p
 
 
-def add_limits(
-    p: lpml.Program,
-    *,
-    max_actor_steps: int | None,
-    max_seconds: float | None,
-    target_return: float | None,
-    episodes: int,
-) -> tuple[Counter, Stopper]:
-    """Adds the node that counts, and the one that stops the program.
-
-    Args:
-      p: the program.
-      max_actor_steps, max_seconds, target_return: to stop after; `None` = without end.
-      episodes: over which the return must be that good, at least.
-    """
-    with p.group("counter", resources=lpml.Resources(cpu=0.1)):
-        counter = p.add_node(lpml.Node(Counter))
-    with p.group("stopper", resources=lpml.Resources(cpu=0.1)):
-        stopper = p.add_node(
-            lpml.Node(
-                Stopper,
-                counter,
-                max_steps=max_actor_steps,
-                max_seconds=max_seconds,
-                target_return=target_return,
-                min_episodes=episodes,
-            )
-        )
-    return counter, stopper
-
-
-def add_evaluator(
-    p: lpml.Program,
-    builder: AbstractBuilder,
-    environment: str,
-    learner: VariableSource,
-    counter: Counter,
-    stopper: Stopper,
-    *,
-    episodes: int,
-    seed: int,
-) -> None:
-    """Adds the node that evaluates the policy of the learner over so many episodes."""
-    with p.group("evaluator"):
-        p.add_node(
-            lpml.Node(
-                make_evaluator,
-                builder,
-                environment,
-                learner,
-                counter,
-                stopper,
-                episodes=episodes,
-                seed=seed,
-            )
-        )
-
-
-def find_spec(environment: str) -> EnvironmentSpec:
-    """Of an environment by name; it is made here and closed again."""
-    made = make_environment(environment, 1, 0)
-    try:
-        return made.spec
-    finally:
-        made.close()
-
-
 def make_learner(
     builder: AbstractBuilder,
     spec: EnvironmentSpec,
     replay: AbstractReplay,
+    average: ParameterServer | None,
     counter: Counter,
     *,
     seed: int,
 ) -> Learner:
-    """The learner of an agent, which leaves its policy in the run folder."""
+    """A learner of an agent; the first of several leaves its policy in the run folder."""
     batches = builder.batches
     count = batches.batch_size * batches.updates_per_step
     table = next(table for table in builder.tables(spec) if table.name == batches.table)
@@ -231,19 +175,12 @@ def make_learner(
         updates_per_step=batches.updates_per_step,
         replay=replay,
         table=batches.table,
+        average=average_of(average),
         counter=counter,
         seed=seed,
         example=example_batch(table, builder.cuts(spec)[batches.table], count),
-        at_end=functools.partial(leave_policy, builder, spec),
+        at_end=at_end(builder, spec),
     )
-
-
-def leave_policy(builder: AbstractBuilder, spec: EnvironmentSpec, params: Params) -> None:
-    """Saves a policy in the run folder, if there is one, and says where."""
-    directory = lpml.context().directory
-    if directory is not None:
-        folder = save_policy(directory / "policy", builder, spec, params)
-        print(f"the policy is in {folder}; lpml.agents.load_policy reads it", flush=True)
 
 
 def make_actor(
@@ -302,33 +239,3 @@ def _example_params(builder: AbstractBuilder, spec: EnvironmentSpec) -> Params:
     """The shapes and types of what the policy takes, a tree of `jax.ShapeDtypeStruct`."""
     algorithm = builder.algorithm(spec)
     return jax.eval_shape(lambda: algorithm.variables(algorithm.init(jax.random.key(0))))
-
-
-def make_evaluator(
-    builder: AbstractBuilder,
-    environment: str,
-    learner: VariableSource,
-    counter: Counter,
-    stopper: Stopper,
-    *,
-    episodes: int,
-    seed: int,
-) -> Evaluator:
-    """Plays whole episodes without exploration, all at once where there are few."""
-    num_envs = min(episodes, 20)
-    made = make_environment(environment, num_envs, seed_of(seed, -1))
-    return Evaluator(
-        made,
-        builder.policy(made.spec, evaluation=True),
-        learner,
-        episodes=episodes,
-        counter=counter,
-        stopper=stopper,
-        seed=seed_of(seed, -1),
-    )
-
-
-def seed_of(seed: int, actor: int) -> int:
-    """Of one actor, or of the evaluator (-1): others than those of any other."""
-    state: int = np.random.SeedSequence([seed, actor + 1]).generate_state(1)[0].item()
-    return state & 0x7FFFFFFF

@@ -26,6 +26,7 @@ def program(
     max_seconds: float | None = None,
     num_inference_servers: int = 0,
     evaluation_episodes: int = 20,
+    num_learners: int = 1,
     learner_gpu: float = 0,
     seed: int = 0,
     config: ImpalaConfig = ImpalaConfig(),  # noqa: B008 - frozen
@@ -34,15 +35,17 @@ def program(
 
     Args:
       env: name of an environment: Catch, or one of gymnasium.
-      num_actors: nodes that act.
+      num_actors: nodes that act for a learner.
       envs_per_actor: environments in each, stepped together.
       target_return: ends the program when the evaluator's mean return reaches it; without it 475
         on CartPole-v1 and 0.95 on Catch, elsewhere never.
       max_actor_steps: ends the program after so many steps of all actors.
       max_seconds: ends the program after so long.
-      num_inference_servers: nodes that choose the actions of all actors; 0 = each its own.
+      num_inference_servers: nodes that choose actions for those of a learner; 0 = each its own.
       evaluation_episodes: of which the evaluator takes the mean return.
-      learner_gpu: accelerators of the learner, a fraction perhaps; 0 = it learns on the CPU.
+      num_learners: nodes that learn, each from actors of its own; after each step of theirs all
+        go on from the mean of their parameters.
+      learner_gpu: accelerators of a learner, a fraction perhaps; 0 = it learns on the CPU.
       seed: of everything that is drawn.
       config: options of the agent.
     """
@@ -56,6 +59,7 @@ def program(
         target_return=solved_at(env) if target_return is None else target_return,
         max_actor_steps=max_actor_steps,
         max_seconds=max_seconds,
+        num_learners=num_learners,
         learner_gpu=learner_gpu,
         seed=seed,
     )

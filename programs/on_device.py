@@ -24,7 +24,7 @@ from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
 from lpml.nodes.parameter_server import ParameterServer
 from lpml.nodes.simulation import AbstractSimulation
-from lpml.programs.actor_learner import add_evaluator, add_limits
+from lpml.programs.agent_parts import add_evaluator, add_limits
 from lpml.programs.impala import config_for
 from lpml.programs.ppo import adapted
 from lpml.programs.several_learners import add_average, at_end, average_of, learner_seeds

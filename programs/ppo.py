@@ -22,6 +22,7 @@ def program(
     max_actor_steps: int | None = 500_000,
     max_seconds: float | None = None,
     evaluation_episodes: int = 20,
+    num_learners: int = 1,
     learner_gpu: float = 0,
     seed: int = 0,
     adapt: bool = True,
@@ -36,14 +37,16 @@ def program(
 
     Args:
       env: name of an environment: Catch, or one of gymnasium.
-      num_actors: nodes that act.
+      num_actors: nodes that act for a learner.
       envs_per_actor: environments in each, stepped together.
       target_return: ends the program when the evaluator's mean return reaches it; without it 475
         on CartPole-v1, 0.95 on Catch and -200 on Pendulum-v1, elsewhere never.
       max_actor_steps: ends the program after so many steps of all actors.
       max_seconds: ends the program after so long.
       evaluation_episodes: of which the evaluator takes the mean return.
-      learner_gpu: accelerators of the learner, a fraction perhaps; 0 = it learns on the CPU.
+      num_learners: nodes that learn, each from actors of its own; after each step of theirs all
+        go on from the mean of their parameters.
+      learner_gpu: accelerators of a learner, a fraction perhaps; 0 = it learns on the CPU.
       seed: of everything that is drawn.
       adapt: options of `config` that have their defaults become those recommended for the
         environment, and a batch is one window of each environment; no = `config` as it is.
@@ -60,6 +63,7 @@ def program(
         target_return=solved_at(env) if target_return is None else target_return,
         max_actor_steps=max_actor_steps,
         max_seconds=max_seconds,
+        num_learners=num_learners,
         learner_gpu=learner_gpu,
         seed=seed,
     )

@@ -20,7 +20,7 @@ from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.parameter_server import ParameterServer
-from lpml.programs.actor_learner import add_evaluator, add_limits, find_spec
+from lpml.programs.agent_parts import add_evaluator, add_limits, find_spec
 from lpml.programs.on_device import make_builder
 from lpml.programs.several_learners import add_average, at_end, average_of, learner_seeds
 

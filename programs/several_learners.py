@@ -12,7 +12,7 @@ from lpml.nodes.averaging import Average, average_server
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.parameter_server import ParameterServer
 from lpml.nodes.roles import Params
-from lpml.programs.actor_learner import leave_policy, seed_of
+from lpml.programs.agent_parts import leave_policy, seed_of
 
 
 def add_average(

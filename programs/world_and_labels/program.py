@@ -28,13 +28,8 @@ from lpml.nodes import AbstractParameterServer, Counter, Learner, ParameterServe
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.experience import example_batch
 from lpml.nodes.replay import AbstractReplay, Replay
-from lpml.programs.actor_learner import (
-    add_evaluator,
-    add_limits,
-    find_spec,
-    leave_policy,
-    make_actor,
-)
+from lpml.programs.actor_learner import make_actor
+from lpml.programs.agent_parts import add_evaluator, add_limits, find_spec, leave_policy
 from lpml.programs.world_and_labels import snow
 from lpml.programs.world_and_labels.agent import EncodedPPOBuilder, EncodedPPOConfig
 from lpml.programs.world_and_labels.labels import (

@@ -48,6 +48,33 @@ def test_every_role_has_its_node() -> None:
     lpml.compile(graph, "local_mp")
 
 
+def test_every_learner_has_actors_servers_and_replays_of_its_own() -> None:
+    graph = program(
+        num_learners=2, num_actors=2, num_replays=2, num_inference_servers=1, evaluation_episodes=1
+    )
+    nodes = {node.name: {edge.target for edge in node.edges} for node in lpml.compile(graph).nodes}
+    assert {name: nodes[name] for name in ("learner/1", "actor/2", "actor/3", "inference/1")} == {
+        "learner/1": {"replay/2", "replay/3", "average/0", "counter/0"},
+        "actor/2": {"learner/1", "inference/1", "replay/2", "replay/3", "counter/0"},
+        "actor/3": {"learner/1", "inference/1", "replay/2", "replay/3", "counter/0"},
+        "inference/1": {"learner/1"},
+    }
+    assert "learner/0" in nodes["evaluator/0"]
+    assert sum("actor" in name for name in nodes) == 4
+
+
+def test_several_learners_learn_together_and_one_leaves_the_policy(runs: Path) -> None:
+    graph = program(num_learners=2, evaluation_episodes=20, target_return=0.9, max_seconds=90.0)
+    with running(graph, "test", directory=runs) as run:
+        learners = [service(run, f"learner/{i}", Learner) for i in range(2)]
+        outcome = run.wait(100)
+    assert "over 20 episodes reached 0.9" in outcome.reason
+    updates = [learner.statistics().updates for learner in learners]
+    assert abs(updates[0] - updates[1]) <= TinyConfig().updates_per_step
+    logs = [run.folder.log_file(f"learner/{i}").read_text() for i in range(2)]
+    assert ["the policy is in" in log for log in logs] == [True, False]
+
+
 def test_it_learns_until_the_evaluator_is_content_and_leaves_the_policy(runs: Path) -> None:
     graph = program(evaluation_episodes=20, target_return=0.9, max_seconds=90.0)
     with running(graph, "test", directory=runs) as run:
@@ -107,6 +134,7 @@ def test_processes_stop_soon_after_they_were_asked(runs: Path) -> None:
     [
         ({"num_actors": 0}, "num_actors=0"),
         ({"num_replays": 0}, "num_replays=0"),
+        ({"num_learners": 0}, "num_learners=0: give at least 1"),
         ({"target_return": 1.0}, "nobody would measure it"),
     ],
 )

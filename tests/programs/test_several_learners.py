@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lpml.agents.jax_environments import Catch
 from lpml.agents.ppo import PPOConfig
 from lpml.agents.sebulba import Sebulba
 from lpml.nodes.averaging import Average, average_server, averaged, replaced
-from lpml.programs import on_device
+from lpml.programs import dqn, impala, on_device, ppo
 from lpml.testing import running
 from tests.agents.tiny_windows import WindowBuilder
 
@@ -138,10 +139,10 @@ def test_two_sebulbas_that_do_the_same_are_as_one() -> None:
 
 @pytest.mark.timeout(300)
 def test_a_program_of_several_learners_counts_all_steps_and_leaves_one_policy(runs: Path) -> None:
-    ppo = PPOConfig(hidden=(8,), epochs=1, unroll_length=8, minibatches=1)
+    config = PPOConfig(hidden=(8,), epochs=1, unroll_length=8, minibatches=1)
     program = on_device.program(
         "ppo", "Catch", num_envs=8, iterations=2, num_learners=2, evaluation_episodes=1,
-        max_actor_steps=1000, target_return=2.0, ppo=ppo,
+        max_actor_steps=1000, target_return=2.0, ppo=config,
     )  # fmt: skip
     with running(program, "test", timeout=280, directory=runs) as run:
         assert "reached 1000" in run.wait(280).reason
@@ -150,12 +151,22 @@ def test_a_program_of_several_learners_counts_all_steps_and_leaves_one_policy(ru
     load_policy(run.folder.path / "policy")
 
 
+PROGRAMS: Mapping[str, Callable[..., lpml.Program]] = {
+    "ppo": ppo.program,
+    "impala": impala.program,
+    "dqn": dqn.program,
+    "anakin ppo": functools.partial(on_device.program, "ppo"),
+    "anakin impala": functools.partial(on_device.program, "impala"),
+    "anakin dqn": functools.partial(on_device.program, "dqn"),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("launcher", ["local_mt", "local_mp"])
-@pytest.mark.parametrize("agent", ["ppo", "impala", "dqn"])
-def test_several_learners_solve_catch(agent: str, launcher: str, runs: Path) -> None:
-    made = on_device.program(agent, "Catch", num_learners=2, max_seconds=500.0)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_several_learners_solve_catch(name: str, launcher: str, runs: Path) -> None:
+    made = PROGRAMS[name](env="Catch", num_learners=2, max_seconds=500.0)
     with running(made, launcher, timeout=580, directory=runs) as run:
         outcome = run.wait(580)
     assert (outcome.state, "reached 0.95" in outcome.reason) == ("finished", True)
