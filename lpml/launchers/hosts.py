@@ -23,6 +23,7 @@ from lpml.errors import LaunchError
 from lpml.launchers import rendezvous
 from lpml.launchers.agent import Errand, Said
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.briefing import absolute_path
 from lpml.launchers.clients import Clients
 from lpml.launchers.cluster import AbstractAgent, Cluster, HostLost
 from lpml.launchers.cutorder import CutOrder
@@ -30,7 +31,6 @@ from lpml.launchers.decisions import Decision
 from lpml.launchers.names import version
 from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
-from lpml.launchers.processes import absolute_path
 from lpml.record.folder import RunFolder
 from lpml.wire import places, tls
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import resource
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +18,7 @@ from typing import Any, final
 
 from lpml.launchers import devices, exits, system
 from lpml.launchers.base import AbstractLauncher, Event, NodeReport
+from lpml.launchers.briefing import MARK, brief
 from lpml.launchers.clients import Clients
 from lpml.launchers.cutorder import CutOrder
 from lpml.launchers.decisions import Decision
@@ -31,12 +30,11 @@ from lpml.launchers.process import NodeProcess
 from lpml.launchers.questions import Questions
 from lpml.launchers.server_process import take
 from lpml.launchers.server_process import warm as warm
-from lpml.launchers.specs import NodeSpec, Peer, ProcessSpec
+from lpml.launchers.specs import ProcessSpec
 from lpml.record.folder import RunFolder, disk_error
+from lpml.wire.waker import Waker
 
 _AT_ONCE = 32  # forks under way; descriptors that nobody has received yet count against a limit
-MARK = "LPML_SOCKETS_OF_RUN"
-"""An environment variable of every process of a run, by which leftovers are found."""
 
 
 @final
@@ -54,7 +52,6 @@ class ProcessLauncher(AbstractLauncher):
         self._part = part
         self._folder = folder
         self._sockets = sockets
-        self._lock = threading.Lock()  # for `_wake_in`
         self._questions = Questions()
         self._waiting: deque[NodeProcess] = deque()  # to be forked
         self._flying = 0
@@ -63,7 +60,6 @@ class ProcessLauncher(AbstractLauncher):
         self._oom_before = system.oom_kills()
         self._states: dict[str, str] = {}  # {node: where its state is}
         self._pending: list[Event] = []
-        self._closed = False
         self._clients = Clients(self.address, folder)
         self._interfaces = {node.name: node.interface for node in plan.nodes}
         self._processes: dict[str, NodeProcess] = {}  # by key; the last attempt
@@ -74,7 +70,7 @@ class ProcessLauncher(AbstractLauncher):
             if part is None or member is None
             else Listeners(sockets, part.host, member)
         )
-        _make_room(len(plan.nodes))
+        system.allow_descriptors(256 + 4 * len(plan.nodes))
         self._server: Starter = (
             take(needed([node.payload for node in plan.nodes])) if part is None else part.starter
         )
@@ -86,10 +82,9 @@ class ProcessLauncher(AbstractLauncher):
         except BaseException:
             self._give_back()
             raise
-        self._wake, self._wake_in = socket.socketpair()
-        self._wake_in.setblocking(False)
+        self._waker = Waker()
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._selector.register(self._waker, selectors.EVENT_READ)
         self._selector.register(self._server.socket, selectors.EVENT_READ)
         self._server.send({"what": "sockets", "folder": str(sockets)})
 
@@ -111,7 +106,7 @@ class ProcessLauncher(AbstractLauncher):
 
     def replan(self, plan: Plan) -> None:
         known = {node.name for node in self._plan.nodes}.intersection(self._of)
-        _make_room(len(plan.nodes))
+        system.allow_descriptors(256 + 4 * len(plan.nodes))
         new = [node for node in plan.nodes if node.name not in known and self._is_here(node)]
         try:
             for node in new:
@@ -199,7 +194,7 @@ class ProcessLauncher(AbstractLauncher):
             self._fork(self._waiting.popleft())
 
     def _fork(self, process: NodeProcess) -> None:
-        spec = system.memory_file("lpml-spec", pickle.dumps(self._spec(process), protocol=5))
+        spec = system.memory_file("lpml-spec", pickle.dumps(self._brief(process), protocol=5))
         ours, theirs = socket.socketpair()
         listeners = [fd for node in process.nodes for fd in self._listeners.descriptors(node.name)]
         attempt = max(process.attempts.values())
@@ -213,37 +208,17 @@ class ProcessLauncher(AbstractLauncher):
         process.connect(ours)
         self._selector.register(ours, selectors.EVENT_READ, process)
 
-    def _spec(self, process: NodeProcess) -> ProcessSpec:
-        part = self._part
-        environment = {**process.nodes[0].environment, MARK: str(self._sockets)}
-        names = {edge.target for node in process.nodes for edge in node.edges}
-        return ProcessSpec(
-            program=self._plan.program,
-            folder=str(self._folder.path),
-            nodes=tuple(
-                NodeSpec(
-                    node.name,
-                    node.group,
-                    node.index,
-                    node.interface,
-                    node.payload,
-                    self.address(node.name),
-                    str(self._folder.log_file(node.name)),
-                    process.attempts[node.name],
-                    self._states.get(node.name, ""),
-                )
-                for node in process.nodes
-            ),
-            peers={name: Peer(name, self.address(name), self._interfaces[name]) for name in names},
-            environment=environment if part is not None else {**os.environ, **environment},
-            threads=max(devices.threads(node.resources) for node in process.nodes),
-            path=absolute_path() if part is None else part.path,
-            cwd=os.getcwd() if part is None else part.cwd,
-            argv0=(sys.argv[0] if sys.argv else "") if part is None else part.argv0,
-            stacks=str(self._stack_file(process)),
-            host="" if part is None else part.host,
-            sockets=str(self._sockets),
-            identity=part.membership.identity if part and part.membership else None,
+    def _brief(self, process: NodeProcess) -> ProcessSpec:
+        return brief(
+            process,
+            self._plan,
+            self._folder,
+            self._part,
+            sockets=self._sockets,
+            stacks=self._stack_file(process),
+            states=self._states,
+            address=self.address,
+            interfaces=self._interfaces,
         )
 
     def _stack_file(self, process: NodeProcess) -> Path:
@@ -271,8 +246,8 @@ class ProcessLauncher(AbstractLauncher):
     def poll(self, timeout: float | None) -> list[Event]:
         events: list[Event] = []
         for key, _ in self._selector.select(None if timeout is None else max(0.0, timeout)):
-            if key.fileobj is self._wake:
-                self._wake.recv(4096)
+            if key.fileobj is self._waker:
+                self._waker.clear()
             elif key.fileobj is self._server.socket:
                 events += self._hear_server()
             else:
@@ -370,19 +345,14 @@ class ProcessLauncher(AbstractLauncher):
         if not self._server.close():
             ours = [process.pid for process in self._processes.values() if process.pid]
             system.end_leftovers(f"{MARK}={self._sockets}", ours)
-        with self._lock:
-            self._closed = True
-            self._wake_in.close()
+        self._waker.close()
         self._clients.close()
         self._selector.close()
-        self._wake.close()
 
     # From any thread.
 
     def wake(self) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            if not self._closed:
-                self._wake_in.send(b"w")
+        self._waker.wake()
 
     def address(self, node: str) -> str:
         if self._part is None or node in self._part.nodes:
@@ -411,18 +381,3 @@ class ProcessLauncher(AbstractLauncher):
             lambda number: self._signal(process, number),
             timeout,
         )
-
-
-def absolute_path() -> tuple[str, ...]:
-    """Where this process looks for modules, also for processes in other folders."""
-    return tuple(str(Path(entry).absolute()) for entry in sys.path)
-
-
-def _make_room(nodes: int) -> None:
-    """Lets this process open what so many nodes need, as far as the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 256 + 4 * nodes
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

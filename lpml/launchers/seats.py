@@ -24,6 +24,7 @@ from lpml import wire
 from lpml.errors import ProtocolError
 from lpml.launchers import pipes, system
 from lpml.wire.sockets import check_peer
+from lpml.wire.waker import Waker
 
 SOCKET = "seats.sock"
 """The socket to come to, in the socket folder of the run."""
@@ -105,10 +106,10 @@ class Seats:
         self._seats: dict[str, _Seat] = {}  # by key: the last attempt
         self._early: dict[tuple[str, int], _Seat] = {}  # came before they were asked for
         self._closed = False
-        self._wake, self._wake_in = socket.socketpair()
+        self._waker = Waker()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._selector.register(self._waker, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._serve, name="lpml-seats", daemon=True)
         self._thread.start()
 
@@ -145,7 +146,7 @@ class Seats:
             seats = [*self._seats.values(), *self._early.values()]
             for seat in seats:
                 _close(seat.given)
-        self._wake_in.send(b"w")
+        self._waker.wake()
         self._thread.join(5.0)
         _wait_for(seats, _GRACE)
         for seat in seats:
@@ -153,7 +154,7 @@ class Seats:
             if seat.connection is not None:
                 seat.connection.close()
         _wait_for(seats, _GRACE)
-        for each in (self._listener, self.socket, self._out, self._wake, self._wake_in):
+        for each in (self._listener, self.socket, self._out, self._waker):
             each.close()
         self._selector.close()
         return True
@@ -238,7 +239,7 @@ class Seats:
                 for key, _ in ready:
                     if key.fileobj is self._listener:
                         self._accept()
-                    elif key.fileobj is not self._wake:
+                    elif key.fileobj is not self._waker:
                         self._hear(key.data)
 
     def _accept(self) -> None:

@@ -13,6 +13,7 @@ from typing import final
 
 from lpml.wire.complaints import PAUSE, Complaints
 from lpml.wire.tls import HANDSHAKE, TlsConnection
+from lpml.wire.waker import Waker
 
 _MOST = 256  # handshakes under way; beyond that the oldest goes
 
@@ -41,32 +42,32 @@ class Doorman:
         self._complaints = Complaints(node)
         self._deadlines: dict[TlsConnection, float] = {}  # of those at the door, oldest first
         self._selector = selectors.DefaultSelector()
-        self._wake, self._wake_in = socket.socketpair()
+        self._waker = Waker()
         self._thread = threading.Thread(target=self._serve, name=f"lpml-door-{node}", daemon=True)
 
     def start(self) -> None:
         """Begins; returns at once."""
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._selector.register(self._waker, selectors.EVENT_READ)
         self._thread.start()
 
     def close(self) -> None:
         """Lets nobody in any more."""
-        self._wake_in.send(b"x")
+        self._waker.wake()
         self._thread.join(2.0)
         for connection in list(self._deadlines):
             self._turn_away(connection, "")
         self._selector.close()
-        for each in (self._listener, self._wake, self._wake_in):
-            each.close()
+        self._listener.close()
+        self._waker.close()
 
     def _serve(self) -> None:
         while True:
             first = next(iter(self._deadlines.values()), None)
             timeout = None if first is None else max(0.0, first - monotonic())
             for key, _ in self._selector.select(timeout):
-                if key.fileobj is self._wake:
+                if key.fileobj is self._waker:
                     return
                 if key.fileobj is self._listener:
                     self._accept()
@@ -83,7 +84,7 @@ class Doorman:
             return
         except OSError as error:
             self._complaints.say("cannot accept a caller", error)
-            select.select([self._wake], [], [], PAUSE)  # no descriptors are left; some will be
+            select.select([self._waker], [], [], PAUSE)  # no descriptors are left; some will be
             return
         try:
             connection = TlsConnection(plain, self._context, server=True)

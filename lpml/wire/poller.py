@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import select
-import socket
 import sys
 from collections.abc import Callable
 from typing import final
+
+from lpml.wire.waker import Waker
 
 
 @final
@@ -24,9 +25,9 @@ class Poller:
             self._poll = select.epoll()
         else:
             self._poll = select.poll()
-        self._waker, self._wake = socket.socketpair()
-        self._waker.setblocking(False)
-        self._wake.setblocking(False)
+        self._waker = Waker()
+        # makes `wait` return, now or the next time
+        self.wake = self._waker.wake
         self.register(self._waker.fileno())
         # `wait()` -> [(descriptor, events)] that are ready; waits for the first
         self.wait: Callable[[], list[tuple[int, int]]] = self._poll.poll
@@ -50,17 +51,10 @@ class Poller:
         """Whether `fd` is that of `wake`, which is then read."""
         if fd != self._waker.fileno():
             return False
-        with contextlib.suppress(BlockingIOError):
-            self._waker.recv(4096)
+        self._waker.clear()
         return True
-
-    def wake(self) -> None:
-        """Makes `wait` return, now or the next time."""
-        with contextlib.suppress(OSError):
-            self._wake.send(b"x")
 
     def close(self) -> None:
         if sys.platform == "linux":
             self._poll.close()
         self._waker.close()
-        self._wake.close()
