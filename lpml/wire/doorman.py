@@ -115,8 +115,8 @@ class Doorman:
         self._admit(connection)
 
     def _turn_away(self, connection: TlsConnection, why: str) -> None:
+        if why:  # first: who sees the end of the connection may look for the reason in the log
+            self._complaints.say("refused a connection", why)
         del self._deadlines[connection]
         self._selector.unregister(connection)
         connection.close()
-        if why:
-            self._complaints.say("refused a connection", why)

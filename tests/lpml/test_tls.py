@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import socket
 import ssl
@@ -307,6 +308,27 @@ def test_silent_peers_hold_nobody_up(node: Node) -> None:
     assert until(lambda: sum(is_closed(each) for each in silent) >= 400 - 256)
     for each in silent:
         each.close()
+
+
+def test_the_log_says_why_a_connection_ends_before_it_ends(node: Node) -> None:
+    silent: list[socket.socket] = []
+    closed: list[bool] = []
+
+    class Log(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            closed.append(is_closed(silent[0]))
+
+    log, handler = logging.getLogger("lpml.wire"), Log()
+    log.addHandler(handler)
+    try:
+        while not closed:  # until too many are at the door
+            silent.append(socket.create_connection(("127.0.0.1", node.port)))
+        assert not closed[0]
+        assert until(lambda: is_closed(silent[0]))
+    finally:
+        log.removeHandler(handler)
+        for each in silent:
+            each.close()
 
 
 def is_closed(connection: socket.socket) -> bool:
