@@ -74,7 +74,8 @@ class Checkpointing:
         self.replan(plan)
         self._cut: Cut | None = None
         self._manifest: Manifest | None = None
-        self._requests: list[CutRequest] = []
+        self._requests: list[CutRequest] = []  # for the next cut
+        self._answered: list[CutRequest] = []  # by the cut that is being taken
         self._due: float | None = None  # the next cut; `None` = when all nodes are there
         self._last_begun = False
         self._began = 0.0
@@ -184,6 +185,8 @@ class Checkpointing:
             missing = ", ".join(sorted(set(self._stateful) - set(alive)))
             self._warn(f"no last checkpoint was taken, since some nodes ended before: {missing}")
             return
+        # Who asks later means what is acknowledged until then, which this cut may not have.
+        self._answered, self._requests = self._requests, []
         try:
             number, part = self._checkpoints.begin()
         except LaunchError as error:
@@ -229,9 +232,9 @@ class Checkpointing:
             return
         self._use(whole)
         self._due = now + (self._every or 0.0)
-        for request in self._requests:
+        for request in self._answered:
             request.path = whole.path
-        self._answer(self._requests, "")
+        self._answer(self._answered, "")
 
     def _use(self, cut: Checkpoint) -> None:
         self._supervisor.has_cut = True
@@ -241,13 +244,14 @@ class Checkpointing:
         self._due = now + min(AGAIN, self._every or AGAIN)
         if self._supervisor.phase == "running" or self._last_begun:
             self._warn(f"no checkpoint was taken: {trouble}")
-        self._answer(self._requests, trouble)
+        self._answer(self._answered, trouble)
 
     def _warn(self, text: str) -> None:
         _log.warning("%s: %s", self._plan.program, text)
 
-    def _answer(self, requests: list[CutRequest], trouble: str) -> None:
+    @staticmethod
+    def _answer(requests: list[CutRequest], trouble: str) -> None:
         for request in requests:
             request.trouble = trouble
             request.ended.set()
-        self._requests = [r for r in self._requests if r not in requests]
+        requests.clear()

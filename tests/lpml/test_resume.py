@@ -230,6 +230,30 @@ def test_what_was_logged_after_the_cut_is_not_in_the_curve_twice(start: Launch) 
     assert [json.loads(row)["count"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_cut_that_is_asked_for_has_what_was_acknowledged_before_even_amid_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lpml.record import trees
+
+    writing, may_write, save = threading.Event(), threading.Event(), trees.save
+
+    def slowly(stem: Path, tree: Any) -> int:
+        writing.set()
+        may_write.wait(60.0)
+        return save(stem, tree)
+
+    monkeypatch.setattr(trees, "save", slowly)
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False}
+    with lpml.launch(one_node(Logger), "local_mt", checkpoint_every=60.0, **options) as run:
+        assert writing.wait(30.0)  # the first cut is copied, and has no count
+        run.client("node/0").count(5)
+        run.request_stop("enough")
+        run.status()  # the request has been heard
+        may_write.set()
+        assert run.wait(30.0).reason == "enough"
+    assert latest_of(run.folder).load("node/0") == 5
+
+
 class Fragile(Logger):
     """Fails when it is told to."""
 
