@@ -73,8 +73,7 @@ class ForkServer:
     """Forks on request and reports every death.
 
     Messages in: `preload` (modules, path), `sockets` (folder to remove), `fork` (key; descriptors:
-    control, spec, listeners), `signal` (pid, number), `signal_all`. Out: `forked`, `refused`,
-    `exited`.
+    control, spec, listeners), `signal` (key, numbers). Out: `forked`, `refused`, `exited`.
     """
 
     def __init__(self, control: socket.socket, launcher: int) -> None:
@@ -147,20 +146,20 @@ class ForkServer:
         elif message["what"] == "sockets":
             self._sockets = message["folder"]
         elif message["what"] == "signal":
-            for pid in [message["pid"]] if message["pid"] else list(self._nodes):
-                self._signal(pid, message["numbers"])
+            self._signal(message["key"], message["numbers"])
         elif message["what"] == "fork":
             return self._fork(message["key"], fds)
         return None
 
-    def _signal(self, pid: int, numbers: list[int]) -> None:
-        if pid not in self._nodes:
-            return
-        for number in numbers:
-            if number == signal.SIGKILL:
-                with contextlib.suppress(OSError):
-                    os.killpg(pid, number)
-            system.kill(pid, number)
+    def _signal(self, key: str, numbers: list[int]) -> None:
+        # By its key: who signals may not have heard of the pid yet. The next attempt, which has
+        # the same, is forked when the launcher has heard of the end of this one.
+        for pid in [pid for pid, known in self._nodes.items() if known == key]:
+            for number in numbers:
+                if number == signal.SIGKILL:
+                    with contextlib.suppress(OSError):
+                        os.killpg(pid, number)
+                system.kill(pid, number)
 
     def _fork(self, key: str, fds: list[int]) -> Any:
         gc.freeze()

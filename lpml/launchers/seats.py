@@ -180,17 +180,17 @@ class Seats:
 
     def _signal(self, key: str, numbers: Sequence[int]) -> None:
         with self._lock:
-            for seat in [self._seats[key]] if key in self._seats else list(self._seats.values()):
-                if not seat.pid and signal.SIGKILL in numbers:
-                    self._end(seat, "it was ended before its process had started")
-                    continue
-                for number in numbers:
-                    if number != signal.SIGCONT:
-                        seat.signalled = number
-                    if number == signal.SIGKILL:
-                        _kill_soon(seat)
-                    else:
-                        _kill(seat, number)
+            seat = self._seats[key]
+            if not seat.pid and signal.SIGKILL in numbers:
+                self._end(seat, "it was ended before its process had started")
+                return
+            for number in numbers:
+                if number != signal.SIGCONT:
+                    seat.signalled = number
+                if number == signal.SIGKILL:
+                    _kill_soon(seat)
+                else:
+                    _kill(seat, number)
 
     def _give(self, seat: _Seat) -> None:
         assert seat.connection is not None

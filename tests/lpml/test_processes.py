@@ -438,6 +438,16 @@ def test_a_forkserver_that_dies_before_it_forks_fails_the_run(start: Launch) -> 
         run.wait(20.0)
 
 
+def test_a_node_that_is_killed_before_its_pid_is_known_is_killed_alone(start: Launch) -> None:
+    processes.warm()
+    server = warm_forkserver()
+    server.suspend()
+    with start(program_of(lpml.Node(Inside), lpml.Node(Inside)), stop_timeout=0.2) as run:
+        run.scale("node", 1)
+        assert until(lambda: not run._supervisor.leaving)  # the kill resumes the forkserver
+        assert run.client("node/0").pid() == run.status().nodes[0].pid
+
+
 def test_a_warm_forkserver_that_is_not_used_is_ended() -> None:
     processes.warm(["json"])
     processes.warm()
