@@ -323,6 +323,8 @@ class ProcessLauncher(AbstractLauncher):
         for message in inbox.read():
             if message["what"] == "event":
                 events.append(Event(**message["event"]))
+            elif message["what"] == "here":  # may come before its parent has said so
+                process.pid = message["pid"]
             else:
                 self._questions.answer(process, message)
         if inbox.ended:

@@ -114,6 +114,7 @@ class _Process:
         )
 
     def main(self) -> int:
+        self._send({"what": "here", "pid": self._pid})
         hosts = list(self._hosts.values())
         signal.signal(signal.SIGTERM, self._on_terminate)
         threading.Thread(target=self._listen, name="lpml-control", daemon=True).start()

@@ -19,7 +19,7 @@ import pytest
 import lpml
 from lpml.launchers import Run, devices, exits, processes, rendezvous
 from lpml.launchers.compiling import compile
-from lpml.launchers.server_process import cool
+from lpml.launchers.server_process import cool, take
 
 Launch = Callable[..., Run]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -436,6 +436,25 @@ def test_a_forkserver_that_dies_before_it_forks_fails_the_run(start: Launch) -> 
     server.kill()
     with pytest.raises(lpml.NodeError, match="forkserver"):
         run.wait(20.0)
+
+
+def test_the_pid_of_a_node_that_answers_is_known_even_if_its_parent_has_not_said_it_yet(
+    start: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, unsaid = take([]), list[dict[str, Any]]()
+    read = server.inbox.read
+
+    def late() -> list[dict[str, Any]]:
+        unsaid.extend(read())
+        if all(message["what"] == "forked" for message in unsaid):
+            return []
+        said, unsaid[:] = list(unsaid), []
+        return said
+
+    monkeypatch.setattr(server.inbox, "read", late)
+    monkeypatch.setattr("lpml.launchers.processes.take", lambda modules: server)
+    with start(program_of(lpml.Node(Inside))) as run:
+        assert run.client("node/0").pid() == run.status().nodes[0].pid
 
 
 def test_a_node_that_is_killed_before_its_pid_is_known_is_killed_alone(start: Launch) -> None:
