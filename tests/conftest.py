@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lpml.testing.plugin import leak_check as leak_check
+from tests.waiting import until
 
 os.environ.update(
     JAX_PLATFORMS="cpu",
@@ -48,11 +48,13 @@ def _own_folders() -> Iterator[None]:
         patch.setenv("LPML_RUNS", f"{root}/runs")
         yield
     shutil.rmtree(root, ignore_errors=True)
-    pause, patience = threading.Event(), 40  # what is ending may take a moment
-    while (orphans := _processes_with(f"LPML_SOCKETS={root}")) and patience:
-        pause.wait(0.05)
-        patience -= 1
-    if orphans:
+    orphans: list[str] = []
+
+    def are_gone() -> bool:  # what is ending may take a moment
+        orphans[:] = _processes_with(f"LPML_SOCKETS={root}")
+        return not orphans
+
+    if not until(are_gone, 20.0):
         pytest.fail(f"processes of this session outlived their tests: {orphans}", pytrace=False)
 
 

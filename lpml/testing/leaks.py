@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PATIENCE = 2.0  # seconds that what is ending may take to be gone
+_PATIENCE = 10.0  # seconds that what is ending may take to be gone, on a busy machine too
 _HARMLESS = ("/dev/null", "/dev/urandom", "/dev/random", "/proc", "/sys", "/dev/pts", "/dev/tty")
 
 

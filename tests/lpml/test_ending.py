@@ -104,7 +104,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_an_interrupted_command_does_not_wait_for_a_compilation(
     file: str, going: list[Process]
 ) -> None:
-    going.append(Process("-m", "lpml", "run", file, "--launch=local_mt"))
+    going.append(Process("-m", "lpml", "run", file, "--launch=local_mt", "--length=1000"))
     going[0].popen.send_signal(signal.SIGINT)
     began = time.monotonic()
     code, out, err = going[0].end()
@@ -113,7 +113,7 @@ def test_an_interrupted_command_does_not_wait_for_a_compilation(
     assert "interrupted by SIGINT" in err
     assert out.endswith("the last words\n")
     assert "has compiled" not in out
-    assert time.monotonic() - began < 8  # it takes some 10 s
+    assert time.monotonic() - began < 30  # it takes a minute, and longer on a busy machine
 
 
 @pytest.mark.parametrize("how", ["stops", "just ends"])

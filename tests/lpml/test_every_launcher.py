@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import pytest
 
@@ -18,6 +19,7 @@ from lpml.launchers import Run, rendezvous
 from lpml.launchers.control import connect
 from lpml.launchers.names import uses_processes
 from tests.tables import LAUNCHERS
+from tests.waiting import until
 
 Launch = Callable[..., Run]
 
@@ -25,7 +27,7 @@ Launch = Callable[..., Run]
 @pytest.fixture(params=LAUNCHERS)
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
     """Launches a program on the launcher of the row; the run folder is kept for the test."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
     return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
 
 
@@ -378,6 +380,7 @@ def test_a_node_knows_who_and_where_it_is(start: Launch) -> None:
 def test_the_status_shows_calls_metrics_and_progress(start: Launch) -> None:
     with start(program_of(lpml.Node(Surroundings))) as run:
         run.client("node/0").record()
+        assert until(lambda: run.status().nodes[0].calls == 1)  # it is not waited for for long
         status = run.status()
         (node,) = status.nodes
         assert (status.state, status.program) == ("running", "tested")
@@ -449,12 +452,6 @@ def test_a_stop_reaches_nodes_that_are_blocked_in_calls(start: Launch) -> None:
     assert (outcome.state, outcome.reason) == ("stopped", "enough")  # nobody had to be killed
 
 
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.02) for _ in range(500))
-
-
 class Deaf:
     """Never asks whether to stop."""
 
@@ -463,8 +460,11 @@ class Deaf:
             pass
 
 
-def test_a_loop_that_never_asks_is_interrupted_before_the_deadline(start: Launch) -> None:
-    run = start(program_of(lpml.Node(Deaf), lpml.Node(Waiter)), stop_timeout=3.0)
+def test_a_loop_that_never_asks_is_interrupted_before_the_deadline(
+    start: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lpml.launchers.stopping.TERMINATE_AT", 0.05)
+    run = start(program_of(lpml.Node(Deaf), lpml.Node(Waiter)))
     assert until(lambda: run.status().nodes[0].state == "running")
     outcome = run.stop("enough")
     assert (outcome.state, outcome.reason) == ("stopped", "enough")
@@ -507,25 +507,31 @@ def test_run_may_be_a_coroutine(start: Launch, tmp_path: Path) -> None:
 
 
 class NeverBuilt:
-    """Its constructor does not return."""
+    """Its constructor does not return while somebody else has locked a file."""
 
-    def __init__(self) -> None:
-        self._hang()
+    def __init__(self, file: Path) -> None:
+        with file.open("w") as opened:
+            self._hang(opened)
 
-    def _hang(self) -> None:
-        threading.Event().wait(2.0)
+    def _hang(self, file: TextIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def test_a_node_that_never_starts_fails_and_says_where_it_hangs(start: Launch) -> None:
-    run = start(program_of(lpml.Node(NeverBuilt)), start_timeout=0.5, stop_timeout=0.5)
-    stack = run.stack("node/0") if until(lambda: "_hang" in run.stack("node/0")) else ""
-    assert "_hang" in stack
-    with pytest.raises(lpml.NodeError, match=r"did not return within 0.5 s") as caught:
-        run.wait(30.0)
-    assert "_hang" in caught.value.traceback
-    if not uses_processes(run.launch):  # a thread that waits in foreign code is given up
-        assert "cannot be killed" in run.stop().reason
-        assert until(lambda: not any(t.name == "node/0" for t in threading.enumerate()))
+def test_a_node_that_never_starts_fails_and_says_where_it_hangs(
+    start: Launch, tmp_path: Path
+) -> None:
+    program = program_of(lpml.Node(NeverBuilt, tmp_path / "file"))
+    with (tmp_path / "file").open("w") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        run = start(program, start_timeout=2.0, stop_timeout=0.5)
+        stack = run.stack("node/0") if until(lambda: "_hang" in run.stack("node/0")) else ""
+        assert "_hang" in stack
+        with pytest.raises(lpml.NodeError, match=r"did not return within 2 s") as caught:
+            run.wait(30.0)
+        assert "_hang" in caught.value.traceback
+        if not uses_processes(run.launch):  # a thread that waits in foreign code is given up
+            assert "cannot be killed" in run.stop().reason
+    assert until(lambda: not any(t.name == "node/0" for t in threading.enumerate()))
 
 
 def test_nodes_of_one_process_call_each_other_and_keep_their_logs_apart(start: Launch) -> None:
@@ -604,7 +610,7 @@ def test_a_second_stop_kills_at_once(start: Launch) -> None:
     outcome = run.stop("now", timeout=0.5)
     first.join()
     assert outcome.state == "stopped"
-    assert outcome.seconds < 20.0
+    assert outcome.seconds < 30.0  # it would be interrupted after 36
 
 
 def test_an_unknown_launcher_is_a_usage_error() -> None:

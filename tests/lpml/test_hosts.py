@@ -26,6 +26,7 @@ from lpml.launchers.part import Membership
 from lpml.launchers.plan import NodePlan, Plan
 from lpml.record.folder import RunFolder
 from lpml.wire import shared
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 OCCUPY = """
@@ -33,12 +34,6 @@ import sys
 from lpml.launchers.seats import occupy
 sys.exit(occupy(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(2000))
 
 
 class NearAgent(AbstractAgent):
@@ -157,7 +152,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]
     monkeypatch.setattr(names, "LAUNCHERS", {**names.LAUNCHERS, "hosts": f"{__name__}:Launcher"})
     monkeypatch.setattr("lpml.launchers.base.LAUNCHERS", names.LAUNCHERS)
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Launcher.__module__])
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
     return lambda program, **changes: lpml.launch(program, "hosts", **{**options, **changes})
 
 

@@ -18,6 +18,7 @@ import lpml.testing
 from lpml.launchers import NodeStatus, Run, names
 from lpml.record.checkpoints import Checkpoints, latest_of
 from tests.tables import LAUNCHERS
+from tests.waiting import until
 
 Launch = Callable[..., Run]
 AGAIN = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.05)
@@ -31,14 +32,8 @@ def start(
     place = "tests.lpml.test_hosts:Launcher"  # several hosts, all of which are this machine
     monkeypatch.setattr(names, "LAUNCHERS", {**names.LAUNCHERS, "hosts": place})
     monkeypatch.setattr("lpml.launchers.base.LAUNCHERS", names.LAUNCHERS)
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
     return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(2000))
 
 
 def status(run: Run, name: str) -> NodeStatus:

@@ -20,6 +20,7 @@ import lpml
 from lpml.launchers import Run, devices, exits, processes, rendezvous
 from lpml.launchers.compiling import compile
 from lpml.launchers.server_process import cool, take
+from tests.waiting import gone, until
 
 Launch = Callable[..., Run]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.fixture
 def start(tmp_path: Path) -> Launch:
     """Launches a program on processes."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
     return lambda program, **changes: lpml.launch(program, "local_mp", **{**options, **changes})
 
 
@@ -38,20 +39,6 @@ def program_of(*nodes: lpml.Node[..., Any], **resources: Any) -> lpml.Program:
         for node in nodes:
             program.add_node(node, label="node")
     return program
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.02) for _ in range(1000))
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; an orphan may be a zombie until init looks after it."""
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Inside:
@@ -226,29 +213,30 @@ def test_an_exit_without_a_report_is_a_failure(start: Launch, code: int) -> None
 
 
 class Hangs:
-    """Hangs where Python cannot be reached."""
+    """Hangs where Python cannot be reached, from when its log says so."""
 
     def __init__(self, how: str) -> None:
         self._how = how
 
     def run(self) -> None:
-        if self._how == "sleep":
-            threading.Event().wait(1000.0)
-        elif self._how == "foreign":
+        if self._how == "masked":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        print("hangs")
+        if self._how == "foreign":
             lock = ctypes.create_string_buffer(64)
             for _ in range(2):  # the second waits for the first, and keeps the interpreter's lock
                 ctypes.PyDLL(None).pthread_mutex_lock(lock)
-        elif self._how == "stopped":
+        if self._how == "stopped":
             os.kill(os.getpid(), signal.SIGSTOP)
-            threading.Event().wait(1000.0)
-        else:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-            threading.Event().wait(1000.0)
+        threading.Event().wait(1000.0)
 
 
 @pytest.mark.parametrize("how", ["sleep", "stopped"])
-def test_a_node_that_sleeps_or_is_stopped_is_interrupted_in_a_stop(start: Launch, how: str) -> None:
-    run = start(program_of(lpml.Node(Hangs, how)), stop_timeout=1.0)
+def test_a_node_that_sleeps_or_is_stopped_is_interrupted_in_a_stop(
+    start: Launch, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lpml.launchers.stopping.TERMINATE_AT", 0.02)
+    run = start(program_of(lpml.Node(Hangs, how)))
     pid = wait_for_state(run, "T" if how == "stopped" else "S")
     outcome = run.stop("enough")
     assert (outcome.state, outcome.reason) == ("stopped", "enough")
@@ -266,12 +254,12 @@ def test_a_node_that_cannot_be_interrupted_is_killed_and_named(start: Launch, ho
 
 
 def wait_for_state(run: Run, state: str) -> int:
-    """The pid of the first node, once it runs and its process is in this state."""
+    """The pid of the first node, once it hangs and its process is in this state."""
     words = {"T": psutil.STATUS_STOPPED, "S": psutil.STATUS_SLEEPING}
+    assert until(lambda: "hangs" in run.folder.log_file("node/0").read_text())
     assert until(lambda: run._describe({}).nodes[0].state == "running")
     pid = run._describe({}).nodes[0].pid
     assert until(lambda: psutil.Process(pid).status() == words[state])
-    threading.Event().wait(0.05)  # into run(), where it hangs
     return pid
 
 
@@ -280,9 +268,8 @@ def test_the_stack_of_a_node_that_holds_the_interpreter_is_had_all_the_same(
 ) -> None:
     run = start(program_of(lpml.Node(Hangs, "foreign")), stop_timeout=0.5)
     wait_for_state(run, "S")
-    stack = run.stack("node/0", timeout=0.6)
+    assert until(lambda: "in run" in run.stack("node/0", timeout=0.6))
     run.stop()
-    assert "in run" in stack
 
 
 def test_a_stopped_node_says_that_it_is_stopped(start: Launch) -> None:
@@ -334,7 +321,7 @@ def test_no_restart_policy_outlives_the_forkserver(start: Launch) -> None:
     pid = run.client("node/0").fill(1 << 29)
     forkserver_of(run).kill()
     with pytest.raises(lpml.NodeError, match="forkserver"):
-        run.wait(10.0)
+        run.wait(30.0)
     assert gone(pid)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from lpml.context import Context
 from lpml.service import interface_of
 from lpml.wire import references, tls
 from lpml.wire.shared import find
+from tests.waiting import until
 
 pytest.importorskip("cryptography", reason="needs the extra ray")
 
@@ -77,8 +77,7 @@ def gone(owner: str, identity: bytes) -> lpml.Shared[Any]:
 
 
 def until_alive(client: Any, count: int) -> bool:
-    pause = threading.Event()
-    return any(client.alive() == count or pause.wait(0.01) for _ in range(500))
+    return until(lambda: client.alive() == count)
 
 
 def test_the_owner_keeps_a_value_until_it_was_fetched(publisher: Any) -> None:

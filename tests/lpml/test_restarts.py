@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import lpml
 from lpml.errors import NotFinite
 from lpml.launchers import NodeStatus, Run
 from tests.tables import LAUNCHERS
+from tests.waiting import until
 
 Launch = Callable[..., Run]
 
@@ -24,14 +24,14 @@ Launch = Callable[..., Run]
 @pytest.fixture(params=LAUNCHERS)
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
     """Launches a program on the launcher of the row; the run folder is kept for the test."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
     return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
 
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Launch:
     """Launches a program on processes."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
     return lambda program, **changes: lpml.launch(program, "local_mp", **{**options, **changes})
 
 
@@ -52,14 +52,15 @@ def node_of(run: Run, name: str = "node/0") -> NodeStatus:
     return next(node for node in run.status().nodes if node.name == name)
 
 
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(1000))
-
-
 def is_between_attempts(run: Run) -> bool:
-    return node_of(run).state == "restarting" and not run._supervisor.is_alive("node/0")
+    (node,) = run._describe({}).nodes  # without asking it
+    return node.state == "restarting" and not run._supervisor.is_alive("node/0")
+
+
+def is_between_or_begins(run: Run) -> bool:
+    """The same where the next attempt waits for a gate: on a busy machine it may have begun."""
+    (node,) = run._describe({}).nodes
+    return is_between_attempts(run) or (node.state, node.restarts) == ("starting", 1)
 
 
 class Stumbles:
@@ -140,10 +141,17 @@ def test_a_policy_of_always_starts_a_node_again_that_has_returned(start: Launch)
     assert (outcome.state, outcome.reason) == ("finished", "enough")
 
 
+def pass_gate(gate: Path | None) -> None:
+    """Waits, in a constructor that is no first attempt, until the test has made this file."""
+    while gate is not None and lpml.context().attempt and not gate.exists():
+        lpml.context().wait(0.01)
+
+
 class Server:
     """Tells its attempt; its run fails when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Path | None = None) -> None:
+        pass_gate(gate)
         self._attempt = lpml.context().attempt
         self._changed = lpml.context().clock.condition()
         self._failing = False
@@ -191,13 +199,16 @@ def test_an_idempotent_call_rides_through_a_restart_and_another_does_not(start: 
         assert server.attempt() == 1
 
 
-def test_a_call_made_between_two_attempts_waits_for_the_next(start: Launch) -> None:
+def test_a_call_made_between_two_attempts_waits_for_the_next(start: Launch, tmp_path: Path) -> None:
     policy = lpml.Restart.on_failure(1, backoff=0.3)
-    with start(program_of(lpml.Node(Server), restart=policy)) as run:
+    gate = tmp_path / "gate"
+    with start(program_of(lpml.Node(Server, gate), restart=policy)) as run:
         server = run.client("node/0")
         server.fail()
-        assert until(lambda: is_between_attempts(run))
-        assert server.attempt() == 1  # it is not idempotent, but nobody has seen it yet
+        assert until(lambda: is_between_or_begins(run))
+        waiting = lpml.future(server.attempt)
+        gate.touch()
+        assert waiting.result(30.0) == 1  # it is not idempotent, but nobody has seen it yet
 
 
 def test_a_call_that_waits_for_a_restart_keeps_its_deadline(start: Launch) -> None:
@@ -219,7 +230,7 @@ def test_a_stop_between_two_attempts_is_a_stop_and_frees_who_waits(start: Launch
     waiting = lpml.future(server.attempt)
     outcome = run.stop("enough")
     assert (outcome.state, outcome.reason) == ("stopped", "enough")
-    assert outcome.seconds < 10.0
+    assert outcome.seconds < 40.0  # and not the minute until the next attempt
     assert isinstance(waiting.exception(10.0), lpml.NodeUnavailable)
 
 
@@ -296,10 +307,8 @@ def test_a_killed_process_is_noticed_at_once_and_replaced(processes: Launch, num
     with processes(program_of(lpml.Node(Killed), restart=quickly())) as run:
         victim = run.client("node/0")
         assert victim.attempt() == 0
-        begin = time.monotonic()
-        with pytest.raises(lpml.NodeUnavailable):
+        with pytest.raises(lpml.NodeUnavailable), lpml.deadline(30.0):
             victim.die(number)
-        assert time.monotonic() - begin < 2.0
         assert victim.attempt() == 1
         assert run.stop("enough").reason == "enough"
 
@@ -312,7 +321,8 @@ def test_a_policy_with_a_negative_number_is_a_fault() -> None:
 class OneAtATime:
     """Sees how many calls of a serial method run at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Path) -> None:
+        pass_gate(gate)
         self._inside = self._most = 0
         self._fails = threading.Event()
 
@@ -334,15 +344,19 @@ class OneAtATime:
         raise ValueError("told to")
 
 
-def test_calls_that_waited_for_the_next_attempt_are_served_one_at_a_time(start: Launch) -> None:
+def test_calls_that_waited_for_the_next_attempt_are_served_one_at_a_time(
+    start: Launch, tmp_path: Path
+) -> None:
     policy = lpml.Restart.on_failure(3, backoff=0.3)
-    with start(program_of(lpml.Node(OneAtATime), restart=policy)) as run:
+    gate = tmp_path / "gate"
+    with start(program_of(lpml.Node(OneAtATime, gate), restart=policy)) as run:
         client = run.client("node/0")
         assert client.add() == 1
         client.fail()
-        assert until(lambda: node_of(run).state == "restarting")
+        assert until(lambda: is_between_or_begins(run))
         with lpml.deadline(30.0):
             waiting = [lpml.future(client.add) for _ in range(3)]
+            gate.touch()
             assert until(lambda: node_of(run).restarts == 1)
             waiting += [lpml.future(client.add) for _ in range(3)]
             assert [future.result() for future in waiting] == [1] * 6

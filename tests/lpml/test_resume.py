@@ -22,6 +22,7 @@ from lpml.launchers import Run
 from lpml.record.checkpoints import Checkpoint, Checkpoints, latest_of
 from lpml.record.folder import RunFolder
 from tests.tables import LAUNCHERS
+from tests.waiting import until
 
 Launch = Callable[..., Run]
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -30,14 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture(params=LAUNCHERS)
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
     """Launches a program on the launcher of the row; the run folder is kept for the test."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
     return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(3000))
 
 
 class Account:
@@ -347,6 +342,7 @@ def test_a_loop_without_a_safe_point_is_named_and_goes_on(
     from lpml.launchers import cuts
 
     monkeypatch.setattr(cuts, "PATIENCE", {**cuts.PATIENCE, "hold": 0.2})
+    monkeypatch.setattr(cuts, "_SLACK", 60.0)
     with start(one_node(Stuck)) as run:
         assert until(lambda: bool(run.client("node/0").looping()))
         with pytest.raises(lpml.LaunchError, match="node/0: its loop came to no safe point"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lpml import wire
 from lpml.launchers import Run, rendezvous
 from lpml.launchers.control import connect
 from tests.tables import LAUNCHERS
+from tests.waiting import until
 
 Launch = Callable[..., Run]
 
@@ -21,14 +21,8 @@ Launch = Callable[..., Run]
 @pytest.fixture(params=LAUNCHERS)
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
     """Launches a program on the launcher of the row."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 5.0}
+    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
     return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(1500))
 
 
 class Register:

@@ -7,7 +7,7 @@ import random
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,9 @@ from lpml.service import interface_of
 from lpml.wire import frames, tls
 from lpml.wire.threads import future_in_thread
 from lpml.wire.tls import Identity
+from tests.waiting import until
 
 pytest.importorskip("cryptography", reason="needs the extra ray")
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(500))
 
 
 class Service:

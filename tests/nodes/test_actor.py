@@ -32,6 +32,7 @@ from lpml.nodes.replay import (
 )
 from lpml.nodes.roles import Snapshot
 from lpml.testing import VirtualClock, node
+from tests.waiting import until
 
 F32 = np.dtype(np.float32)
 
@@ -180,11 +181,6 @@ def run_in_thread(context: lpml.Context, function: Callable[[], Any]) -> threadi
     thread = threading.Thread(target=run)
     thread.start()
     return thread
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(1000))
 
 
 def test_a_stop_ends_an_actor_that_the_limiter_holds() -> None:

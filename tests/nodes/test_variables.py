@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +11,7 @@ from lpml.errors import UsageError
 from lpml.nodes.roles import Snapshot
 from lpml.nodes.variables import VariableClient
 from lpml.testing import VirtualClock, failing, node
+from tests.waiting import until
 
 
 class Source:
@@ -29,11 +29,6 @@ class Source:
         assert self.gate.wait(10)
         self.pulls += 1
         return Snapshot(self.version, lpml.Shared({"version": self.version}))
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(1000))
 
 
 def test_polling_never_waits_for_an_answer() -> None:

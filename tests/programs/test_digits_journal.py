@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +12,9 @@ import pytest
 import lpml
 from lpml.launchers import Run
 from lpml.programs.supervised.parameter_server import program
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes")
-
-
-def until(predicate: Callable[[], bool]) -> bool:
-    """Whether it comes true within a while."""
-    pause = threading.Event()
-    return any(predicate() or pause.wait(0.01) for _ in range(4000))
 
 
 def restarts(run: Run, name: str) -> int:
