@@ -10,7 +10,8 @@ import jax
 
 from lpml.agents import pictures
 from lpml.agents.jax_environments.drawing import Picture
-from lpml.agents.saved import SavedPolicy, load_policy
+from lpml.agents.policies import SavedPolicy
+from lpml.agents.saved import load_policy
 from lpml.agents.scenes import AbstractScene, make_scene
 from lpml.errors import UsageError
 

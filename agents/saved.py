@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import os
@@ -17,16 +16,17 @@ import secrets
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import jax
 import numpy as np
 
 from lpml.agents.builder import AbstractBuilder
+from lpml.agents.configs import config_from_json, config_to_json
+from lpml.agents.policies import SavedPolicy
 from lpml.agents.specs import spec_from_json, spec_to_json
 from lpml.errors import UsageError, closest
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.nodes.host_policy import HostPolicy
 from lpml.nodes.roles import Params
 
 AGENTS: Mapping[str, str] = {
@@ -74,7 +74,7 @@ def save_policy(
         "version": _VERSION,
         "key": key,
         "agent": builder.name,
-        "config": _config_to_json(builder.config),
+        "config": config_to_json(builder.config),
         "spec": spec_to_json(spec),
         "arrays": leaves,
     }
@@ -110,82 +110,10 @@ def load_policy(
     make = _builder_class(name, folder) if builder is None else builder
     if make.name != name:
         raise UsageError(f"{folder}: a policy of agent {name!r}, the builder makes {make.name!r}")
-    made = make(_config_from_json(make, description["config"], folder))  # type: ignore[call-arg]
+    made = make(config_from_json(make, description["config"], folder))  # type: ignore[call-arg]
     spec = spec_from_json(description["spec"])
     params = _read_params(folder, description, made, spec)
     return SavedPolicy(made, spec, params, seed)
-
-
-@final
-class SavedPolicy:
-    """Acts as well as it can, on one observation or on several.
-
-    A policy with a memory remembers from call to call; `reset` begins new episodes.
-    """
-
-    def __init__(
-        self, builder: AbstractBuilder, spec: EnvironmentSpec, params: Params, seed: int = 0
-    ) -> None:
-        self.builder = builder
-        self.spec = spec
-        self.params = params
-        self._policy = builder.policy(spec, evaluation=True)
-        self._seed = seed
-        self._host: HostPolicy | None = None
-        self._num_envs = 0
-        self._begins = np.ones(0, bool)
-
-    def __call__(self, observation: Any, begins: Any = None) -> Any:
-        """The action for an observation.
-
-        Args:
-          observation: `[...]` as in the spec, or `[E, ...]` of E environments.
-          begins: whether it is the first of an episode, a boolean or `[E]`; `None` = only in the
-            first call, or after `reset`.
-
-        Returns:
-          `[...]` or `[E, ...]`, a numpy array.
-
-        Raises:
-          UsageError: the observation does not fit the spec.
-          NotFinite: a score of the policy is not finite.
-        """
-        observation, batched = self._batch(observation)
-        num_envs = len(jax.tree.leaves(observation)[0])
-        if self._host is None or num_envs != self._num_envs:
-            self._host = HostPolicy(self._policy, num_envs, self._seed)
-            self._host.update(self.params)
-            self._num_envs, self._begins = num_envs, np.ones(num_envs, bool)
-        if begins is not None:
-            self._begins = np.broadcast_to(np.asarray(begins, bool), (num_envs,))
-        action, _ = self._host(observation, self._begins)
-        self._begins = np.zeros(num_envs, bool)
-        return np.asarray(action) if batched else np.asarray(action)[0]
-
-    def reset(self) -> None:
-        """New episodes begin with the next call."""
-        self._begins = np.ones(self._num_envs, bool)
-
-    def _batch(self, observation: Any) -> tuple[Any, bool]:
-        """The observation with an axis E, as the spec has it, and whether it had one."""
-        specs, structure = jax.tree.flatten(self.spec.observation)
-        one_array = jax.tree_util.treedef_is_leaf(structure)  # then a list of numbers will do
-        given = [observation] if one_array else jax.tree.leaves(observation)
-        leaves = [np.asarray(leaf) for leaf in given]
-        shapes = [leaf.shape for leaf in leaves]
-        wanted = [spec.shape for spec in specs]
-        batched = shapes != wanted
-        inner = [shape[1:] if batched else shape for shape in shapes]
-        if inner != wanted or (batched and len({shape[:1] for shape in shapes}) != 1):
-            raise UsageError(
-                f"an observation of shapes {shapes} does not fit {self.spec.name or 'the spec'}, "
-                f"which has {wanted}; give one, or several with one axis in front"
-            )
-        fitting = [
-            (leaf if batched else leaf[None]).astype(spec.dtype, copy=False)
-            for leaf, spec in zip(leaves, specs, strict=True)
-        ]
-        return jax.tree.unflatten(structure, fitting), batched
 
 
 def _write(path: Path, write: Callable[[Any], object]) -> None:
@@ -275,41 +203,3 @@ def _builder_class(name: str, folder: Path) -> type[AbstractBuilder]:
     module, _, attribute = AGENTS[name].partition(":")
     found: type[AbstractBuilder] = getattr(importlib.import_module(module), attribute)
     return found
-
-
-def _config_to_json(config: Any) -> dict[str, Any]:
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise UsageError(f"save_policy: the config {config!r} is no dataclass")
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for name, value in values.items():
-        if not _is_plain(value):
-            raise UsageError(
-                f"save_policy: {type(config).__name__}.{name}={value!r} cannot be written; "
-                "numbers, strings, booleans, None and tuples of them can"
-            )
-    return values
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def _config_from_json(
-    builder: type[AbstractBuilder], values: Mapping[str, Any], folder: Path
-) -> Any:
-    """The config, of the type that the builder has when it is made without one."""
-    make: Any = type(builder().config)
-    known = {field.name for field in dataclasses.fields(make)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UsageError(
-            f"{folder}: {make.__name__} of this lpml has no {unknown}; load the policy with the "
-            "lpml that wrote it"
-        )
-    return make(**{name: _tuples(value) for name, value in values.items()})
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
