@@ -20,7 +20,7 @@ from lpml.launchers.names import version
 from lpml.launchers.part import Membership, Part
 from lpml.launchers.plan import Plan
 from lpml.launchers.processes import ProcessLauncher
-from lpml.launchers.seats import SOCKET, Seats
+from lpml.launchers.seating import SOCKET, Seats
 from lpml.record.folder import RunFolder
 from lpml.wire.relay import RelayServer
 
