@@ -115,12 +115,12 @@ class Fused:
         """Everything at its beginning, on the devices."""
 
         def made(seed: jax.Array) -> AnakinState:
-            learner_key, policy_key = jax.random.split(jax.random.key(seed))
+            learner_key, policy_key, held_key = jax.random.split(jax.random.key(seed), 3)
             lanes = simulation.begin(self.environment, self.num_envs, seed)
             policy = jax.tree.map(jnp.asarray, self._policy.init(self.num_envs))
             learner = strong(self.algorithm.init(learner_key))
             bad, zero = jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)
-            held = self._intake.init(jax.random.fold_in(policy_key, 1))
+            held = self._intake.init(held_key)
             return AnakinState(Simulated(lanes, policy, policy_key), learner, bad, zero, held)
 
         return self.placed(run_once(made, np.uint32(seed & 0xFFFFFFFF)))

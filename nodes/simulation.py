@@ -26,6 +26,7 @@ State: TypeAlias = Any
 """What an environment knows: a tree of arrays."""
 
 _KIND_OF_KEYS = "threefry2x32"  # whose numbers do not depend on how many environments there are
+_LANES, _ACTIONS = 0x1A9E5, 0xAC7105  # folded into the key of a seed, which others have, too
 
 
 class AbstractSimulation(ABC):
@@ -133,14 +134,15 @@ class EpisodeSums(NamedTuple):
 def begin(environment: AbstractSimulation, num_envs: int, seed: int | jax.Array) -> Lanes:
     """E environments at the begin of their first episodes.
 
-    Environment i is the same for any E: its root is drawn with the key of the seed, i folded in.
+    Environment i is the same for any E: its root is drawn with a key of the seed, i folded in.
     """
     return begin_episodes(environment, lane_roots(num_envs, seed), jnp.zeros(num_envs, jnp.int32))
 
 
 def lane_roots(num_envs: int, seed: int | jax.Array) -> jax.Array:
     """Of every environment what its seeds are made of, `[E]` uint32."""
-    key = jax.random.key(seed, impl=_KIND_OF_KEYS)
+    # To split a key is to fold 0, 1, 2, ... in: whoever splits that of the seed would have these.
+    key = jax.random.fold_in(jax.random.key(seed, impl=_KIND_OF_KEYS), _LANES)
 
     def root(i: jax.Array) -> jax.Array:
         return jax.random.bits(jax.random.fold_in(key, i), dtype=jnp.uint32)
@@ -217,6 +219,11 @@ def windows(rows: Step, observation: Any, ended: jax.Array) -> Sequence:
     )
     mask: Any = jnp.ones(steps.reward.shape, jnp.bool_)
     return Sequence(steps, mask)
+
+
+def action_key(seed: int) -> jax.Array:
+    """Of the policy's draws beside environments of this seed: of nothing else that is drawn."""
+    return jax.random.fold_in(jax.random.key(seed & 0xFFFFFFFF), _ACTIONS)
 
 
 def draw_keys(simulated: Simulated, length: int) -> tuple[Simulated, jax.Array]:

@@ -24,6 +24,7 @@ from lpml.nodes.simulation import (
     EpisodeSums,
     Lanes,
     Simulated,
+    action_key,
     begin,
     begin_episodes,
     lane_roots,
@@ -154,7 +155,7 @@ class VectorSimulator(AbstractEnvironment):
         if self._policy_state is None:
             state = jax.tree.map(np.array, self._policy.init(self._num_envs))  # donated: no aliases
             self._policy_state = jax.device_put(state, self._device)
-            self._policy_key = jax.device_put(jax.random.key(self._seed), self._device)
+            self._policy_key = jax.device_put(action_key(self._seed), self._device)
         simulated = Simulated(self._lanes, self._policy_state, self._policy_key)
         simulated, sequence, sums = _rollout(
             self._shared, self._policy.init, self._policy.act, length or self._length, params,

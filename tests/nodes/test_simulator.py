@@ -26,6 +26,7 @@ from lpml.nodes.replay import (
     Step,
     TableConfig,
 )
+from lpml.nodes.simulation import begin
 from lpml.nodes.simulator import check_memory
 
 F32, I32 = jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)
@@ -161,6 +162,32 @@ class Traced(AbstractSimulation):
 
     def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, ...]:
         return Line().step(state, action, key)
+
+
+def test_no_environment_draws_what_the_policy_or_a_learner_of_the_same_seed_draws() -> None:
+    """Splitting a key and folding numbers into it give the same keys."""
+
+    def drawn(keys: jax.Array) -> set[int]:
+        return {int(jax.random.bits(key, dtype=jnp.uint32)) for key in keys}
+
+    def shown(params: Any, key: jax.Array, observation: Any, state: Any) -> PolicyOutput:
+        bits = jnp.full(observation.shape[:1], jax.random.bits(key, dtype=jnp.uint32))
+        output = act(params, key, observation, state)
+        return output._replace(extras={**output.extras, "bits": bits})
+
+    simulator = VectorSimulator(Line(), 8, seed=5, policy=Policy(COUNTING.init, shown), length=8)
+    roots = set(begin(Line(), 8, 5).root.tolist())
+    actions = set(simulator.rollout(()).steps.extras["bits"][:, :-1].flat) - {0}  # 0: no step
+    learner = drawn(jax.random.split(jax.random.key(5), 16))
+    assert len(roots) == len(actions) == 8
+    assert not roots & actions
+    assert not learner & (roots | actions)
+
+
+def test_a_seed_may_be_any_integer() -> None:
+    for seed in (-1, 2**40 + 5):
+        simulator = VectorSimulator(Line(), 2, seed=seed, policy=COUNTING, length=2)
+        assert simulator.rollout(()).mask.all()
 
 
 def test_what_begins_the_first_episodes_is_compiled_for_the_next_ones_too() -> None:

@@ -28,7 +28,7 @@ from lpml.agents.ppo import PPOBuilder, PPOConfig
 from lpml.errors import NotFinite
 from lpml.nodes import AbstractSimulation, Counter, replay_keys
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.nodes.simulation import begin
+from lpml.nodes.simulation import begin, draw_keys
 from lpml.programs import on_device
 from lpml.testing import running
 
@@ -144,6 +144,13 @@ class Breaking(AbstractSimulation):
 
 
 @pytest.mark.timeout(300)
+def test_the_replay_of_the_loop_draws_with_other_keys_than_the_policy() -> None:
+    builder = on_device.make_builder("dqn", "Catch", 4, dqn=DQNConfig(hidden=(4,)))
+    state = Fused(builder, Catch(), num_envs=4).init(0)
+    _, keys = draw_keys(state.simulated, 4)
+    assert not (keys == state.held.key).any()
+
+
 def test_an_environment_that_breaks_in_the_loop_is_named_with_a_seed_that_replays_it() -> None:
     node = Anakin(Fused(SMALL, Breaking(), iterations=2, devices=jax.devices()[:1]), seed=4)
     with pytest.raises(NotFinite, match=r"environment 0 of 8 \(jax/Catch, seed 4\)") as caught:
