@@ -60,6 +60,9 @@ class Report(NamedTuple):
 class Fused:
     """The loop of one agent in one environment, as functions of the device.
 
+    First episodes are cut off at random steps where there is a time limit, so that environments
+    are in different phases of the task (`simulation.staggered`).
+
     An iteration of an agent that learns from windows is a rollout, and an update from each batch
     of it. One of an agent that learns from a replay is so many ticks, and so many updates from
     draws, as its limiter holds in proportion.
@@ -117,6 +120,7 @@ class Fused:
         def made(seed: jax.Array) -> AnakinState:
             learner_key, policy_key, held_key = jax.random.split(jax.random.key(seed), 3)
             lanes = simulation.begin(self.environment, self.num_envs, seed)
+            lanes = simulation.staggered(self.environment, lanes)
             policy = jax.tree.map(jnp.asarray, self._policy.init(self.num_envs))
             learner = strong(self.algorithm.init(learner_key))
             bad, zero = jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)

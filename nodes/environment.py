@@ -31,6 +31,8 @@ class EnvironmentSpec:
     high: npt.NDArray[np.floating[Any]] | None = None
     name: str = ""
     """Of the environment, for messages and files."""
+    max_steps: int | None = None
+    """Steps after which time cuts an episode off; `None` = never, or it is not known."""
 
 
 class Timestep(NamedTuple):

@@ -25,6 +25,7 @@ from lpml.nodes.roles import Params
 State: TypeAlias = Any
 """What an environment knows: a tree of arrays."""
 
+_NEVER = np.iinfo(np.int32).max
 _KIND_OF_KEYS = "threefry2x32"  # whose numbers do not depend on how many environments there are
 _LANES, _ACTIONS = 0x1A9E5, 0xAC7105  # folded into the key of a seed, which others have, too
 
@@ -75,6 +76,8 @@ class Lanes(NamedTuple):
     """uint32: of all that is random in the episode; see `replay_keys`."""
     steps: jax.Array
     """int32: made in the episode."""
+    limit: jax.Array
+    """int32: steps after which the episode is cut off, whatever the environment says."""
     state: State
     observation: Any
     begins: jax.Array
@@ -137,6 +140,20 @@ def begin(environment: AbstractSimulation, num_envs: int, seed: int | jax.Array)
     Environment i is the same for any E: its root is drawn with a key of the seed, i folded in.
     """
     return begin_episodes(environment, lane_roots(num_envs, seed), jnp.zeros(num_envs, jnp.int32))
+
+
+def staggered(environment: AbstractSimulation, lanes: Lanes) -> Lanes:
+    """The lanes with each episode cut off after a step of its own, uniform in its time limit.
+
+    For the first episodes of a learner. Where all episodes are as long as time lets them be, they
+    would else go in step for ever: each batch would hold one phase of the task, and what a learner
+    knows of the others is lost while it learns from that one.
+    """
+    longest = environment.spec.max_steps
+    if longest is None:
+        return lanes
+    drawn = _mixed(~lanes.root) % jnp.uint32(longest)
+    return lanes._replace(limit=1 + drawn.astype(jnp.int32))
 
 
 def lane_roots(num_envs: int, seed: int | jax.Array) -> jax.Array:
@@ -303,6 +320,7 @@ def _first(environment: AbstractSimulation, root: jax.Array, episode: jax.Array)
         episode=episode,
         seed=seed,
         steps=zero,
+        limit=jnp.full((), _NEVER, jnp.int32),
         state=_strong(state),
         observation=_strong(observation),
         begins=~false,
@@ -321,7 +339,8 @@ def _step(environment: AbstractSimulation, lane: Lanes, action: jax.Array) -> tu
     )
     state, observation = _like(lane.state, state), _like(lane.observation, observation)
     reward = jnp.asarray(reward).astype(jnp.float32)
-    terminated, last = jnp.asarray(terminated, jnp.bool_), jnp.asarray(terminated | truncated)
+    terminated = jnp.asarray(terminated, jnp.bool_)
+    last = terminated | truncated | (steps >= lane.limit)
     is_bad = ~(rests | _all_finite((state, observation, reward))) & (lane.bad_step < 0)
     stepped = lane._replace(
         steps=steps,

@@ -15,7 +15,7 @@ import lpml
 from lpml.agents.anakin import Anakin
 from lpml.agents.builder import AbstractBuilder
 from lpml.agents.dqn import DQNBuilder, DQNConfig
-from lpml.agents.environments import solved_at, task_of
+from lpml.agents.environments import solved_at
 from lpml.agents.fused import Fused, make_intake
 from lpml.agents.impala import ImpalaBuilder, ImpalaConfig
 from lpml.agents.jax_environments import SIMULATIONS, is_simulation, simulation_named
@@ -153,7 +153,7 @@ def make_builder(
         return DQNBuilder(dqn)
     if agent != "ppo":
         raise UsageError(f"anakin: agent={agent!r}; there are ppo, impala and dqn")
-    if ppo.minibatches == PPOConfig().minibatches and task_of(env) != "Pendulum-v1":
+    if ppo.minibatches == PPOConfig().minibatches:
         ppo = dataclasses.replace(ppo, minibatches=8)
     return PPOBuilder(adapted(ppo, env, num_envs))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 import lpml
-from lpml.agents.environments import solved_at, task_of
+from lpml.agents.environments import solved_at
 from lpml.agents.ppo import PPOBuilder, PPOConfig, recommended
 from lpml.programs.actor_learner import actor_learner
 
@@ -73,5 +73,5 @@ def adapted(config: PPOConfig, env: str, num_envs: int) -> PPOConfig:
     """What is recommended for `env`, and what differs from the defaults in `config`."""
     given, default = dataclasses.asdict(config), dataclasses.asdict(PPOConfig())
     chosen = {name: value for name, value in given.items() if value != default[name]}
-    best = dataclasses.asdict(recommended(task_of(env)))
+    best = dataclasses.asdict(recommended(env))
     return PPOConfig(**{**best, "batch_size": num_envs, **chosen})

@@ -54,6 +54,7 @@ class CartPole(AbstractDrawn):
             action=jax.ShapeDtypeStruct((), jnp.dtype(jnp.int32)),
             num_actions=2,
             name="jax/CartPole-v1",
+            max_steps=self.limit,
         )
 
     def reset(self, key: jax.Array) -> tuple[CartPoleState, jax.Array]:

@@ -59,6 +59,7 @@ class EpisodicEnvironment(AbstractSimulation):
             low=np.full((size,), -1, np.float32),  # the packages scale to the actuators' ranges
             high=np.full((size,), 1, np.float32),
             name=self.name,
+            max_steps=self.limit,
         )
 
     def reset(self, key: jax.Array) -> tuple[EpisodicState, Any]:

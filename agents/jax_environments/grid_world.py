@@ -42,7 +42,9 @@ class GridWorld(AbstractDrawn):
     def spec(self) -> EnvironmentSpec:
         board = jax.ShapeDtypeStruct((2, self.size, self.size), jnp.dtype(jnp.float32))
         action = jax.ShapeDtypeStruct((), jnp.dtype(jnp.int32))
-        return EnvironmentSpec(board, action, num_actions=4, name="jax/GridWorld")
+        return EnvironmentSpec(
+            board, action, num_actions=4, name="jax/GridWorld", max_steps=self.limit
+        )
 
     def reset(self, key: jax.Array) -> tuple[GridState, jax.Array]:
         cells = self.size**2

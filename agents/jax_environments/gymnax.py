@@ -83,6 +83,7 @@ class GymnaxEnvironment(AbstractSimulation):
             action=jax.ShapeDtypeStruct(shape, dtype),
             num_actions=None if num_actions is None else int(num_actions),
             name=self.name,
+            max_steps=self.limit if self.limit < _UNLIMITED else None,
             **bounds,
         )
 

@@ -46,6 +46,7 @@ class Pendulum(AbstractDrawn):
             low=np.full((1,), -_MAX_TORQUE, np.float32),
             high=np.full((1,), _MAX_TORQUE, np.float32),
             name="jax/Pendulum-v1",
+            max_steps=self.limit,
         )
 
     def reset(self, key: jax.Array) -> tuple[PendulumState, jax.Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lpml.agents.environments import task_of
 from lpml.errors import UsageError
 
 
@@ -117,10 +118,15 @@ _KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
+_PHYSICS = {"learning_rate": 3e-4, "unroll_length": 128}
+"""Of brax and MuJoCo Playground: an episode is long, and most of it is one phase of the task."""
+
+
 def recommended(environment: str) -> PPOConfig:
     """The options that the agents table was made with; the defaults for other environments.
 
     Args:
-      environment: its name, such as "Pendulum-v1".
+      environment: its name, such as "Pendulum-v1" or "brax/ant".
     """
-    return PPOConfig(**_KNOWN.get(environment, {}))
+    is_physics = environment.startswith(("brax/", "mjx/"))
+    return PPOConfig(**_KNOWN.get(task_of(environment), _PHYSICS if is_physics else {}))
