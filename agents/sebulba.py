@@ -25,7 +25,8 @@ from lpml.nodes.counter import Counter
 from lpml.nodes.data_parallel import Divided
 from lpml.nodes.environment import AbstractEnvironment
 from lpml.nodes.experience import example_batch
-from lpml.nodes.learner import Learner, LearnerStatistics
+from lpml.nodes.learner import Learner
+from lpml.nodes.learning_time import LearnerStatistics
 from lpml.nodes.roles import Params, Snapshot
 from lpml.nodes.rollouts import Rollouts
 from lpml.nodes.simulator import VectorSimulator

@@ -19,7 +19,7 @@ from lpml.nodes.inference_server import InferenceServer as InferenceServer
 from lpml.nodes.inference_server import InferenceStatistics as InferenceStatistics
 from lpml.nodes.inference_server import RemotePolicy as RemotePolicy
 from lpml.nodes.learner import Learner as Learner
-from lpml.nodes.learner import LearnerStatistics as LearnerStatistics
+from lpml.nodes.learning_time import LearnerStatistics as LearnerStatistics
 from lpml.nodes.parameter_server import ParameterServer as ParameterServer
 from lpml.nodes.replay import Replay as Replay
 from lpml.nodes.roles import AbstractParameterServer as AbstractParameterServer

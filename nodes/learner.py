@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, final
 
 import jax
-import numpy as np
 
 import lpml
 from lpml.errors import NotFinite, UsageError
@@ -17,40 +14,14 @@ from lpml.nodes.averaging import Average
 from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.flat import Flat
 from lpml.nodes.learning import Algorithm
+from lpml.nodes.learning_time import LearnerStatistics, LearningTime
 from lpml.nodes.priorities import PriorityWriter
 from lpml.nodes.replay import AbstractReplay, Sample
 from lpml.nodes.roles import Params, Readable, Snapshot
-from lpml.nodes.training import Step, Training
+from lpml.nodes.training import Training
+from lpml.nodes.under_way import StepsUnderWay
 
-_AHEAD = 4  # steps that wait for the device
 _PATIENCE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class LearnerStatistics:
-    """What a learner did so far."""
-
-    updates: int
-    """Of the parameters."""
-    steps: int
-    """Calls of the device, of `updates_per_step` updates each."""
-    snapshots: int
-    """Versions that were published; a version that nobody pulls is never copied."""
-    seconds: float
-    """Since `run` or the first `step` began, compilation excluded."""
-    waiting_seconds: float
-    """Of these, without a batch to learn from."""
-    updating_seconds: float
-    """Handing batches to the device and waiting until it has done them."""
-    averaging_seconds: float
-    """Waiting for other learners."""
-    publishing_seconds: float
-    """Copying parameters for those who pull, in their calls; the training goes on meanwhile."""
-
-    @property
-    def updates_per_second(self) -> float:
-        """Mean over `seconds`."""
-        return self.updates / self.seconds if self.seconds > 0 else 0.0
 
 
 class SampleSource(Protocol):
@@ -131,7 +102,6 @@ class Learner:
         self._example = example
         self._at_end = at_end
         self._log_seconds = log_seconds
-        self._synchronous = synchronous
         self._count = CountOf(counter, "learner")
         self._training = Training(
             algorithm,
@@ -144,15 +114,10 @@ class Learner:
         )
         self._diverged = -1  # the update after which a caller of `pull` found it so
 
-        self._ahead = 0 if synchronous else _AHEAD
-        self._under_way: deque[Step] = deque()
-        self._settled: Step | None = None
-        self._priorities = PriorityWriter(replay, table, wait=synchronous)
-        self._steps = 0
-        self._seconds = dict.fromkeys(("waiting", "updating", "averaging", "publishing"), 0.0)
-        self._began: float | None = None
-        self._logged = self._clock.time()
-        self._logged_updates = 0
+        self._steps = StepsUnderWay(
+            PriorityWriter(replay, table, wait=synchronous), self._check, synchronous=synchronous
+        )
+        self._time = LearningTime(self._clock)
 
     def run(self) -> None:
         """Steps until the program stops or `max_updates` are made."""
@@ -185,13 +150,12 @@ class Learner:
           NotFinite: metrics of this or an earlier step are not finite.
           ReplayTimeout: as the iterator of batches raises.
         """
-        if self._began is None:
-            self._began = self._logged = self._clock.time()
+        self._time.begin()
         if self._training.is_mean:  # else it was saved while it waited for the others
             self._update()
         if not self._training.is_mean:
             self._exchange()
-        if self._clock.time() - self._logged >= self._log_seconds:
+        if self._time.since_log() >= self._log_seconds:
             self._log()
         return self._training.updates
 
@@ -224,17 +188,8 @@ class Learner:
     @lpml.concurrent
     def statistics(self) -> LearnerStatistics:
         """What was done so far."""
-        seconds = 0.0 if self._began is None else self._clock.time() - self._began
-        return LearnerStatistics(
-            updates=self._training.updates,
-            steps=self._steps,
-            snapshots=self._training.publication.snapshots,
-            seconds=seconds,
-            waiting_seconds=self._seconds["waiting"],
-            updating_seconds=self._seconds["updating"],
-            averaging_seconds=self._seconds["averaging"],
-            publishing_seconds=self._seconds["publishing"],
-        )
+        training = self._training
+        return self._time.statistics(training.updates, training.publication.snapshots)
 
     @lpml.concurrent
     def save(self) -> dict[str, Any]:
@@ -251,25 +206,24 @@ class Learner:
           UsageError: the states differ in names or shapes; nothing was changed.
         """
         self._training.restore(state)
-        self._logged_updates = self._training.updates
+        self._time.restore(self._training.updates)
         self._diverged = -1
         self._count.restore(state["counted"])
 
     def _update(self) -> None:
-        with self._timed("waiting"):
+        with self._time.of("waiting"):
             sample = self._next_sample()
         self._check(self._diverged)
-        with self._timed("updating"):
-            self._under_way.append(self._training.update(sample))
-            self._settle(self._ahead)
-        self._steps += 1
+        with self._time.of("updating"):
+            self._steps.add(self._training.update(sample))
+        self._time.steps += 1
         self._count.increment(steps=self._updates_per_step)
 
     def _exchange(self) -> None:
-        with self._timed("updating"):
-            self._settle(0)
+        with self._time.of("updating"):
+            self._steps.settle()
             self._check(int(self._training.bad))  # what is not finite is not handed on
-        with self._timed("averaging"):
+        with self._time.of("averaging"):
             self._training.exchange()
 
     def _next_sample(self) -> Sample:
@@ -278,24 +232,9 @@ class Learner:
             self._samples = made() if callable(made) else made
         return next(self._samples)
 
-    def _settle(self, ahead: int) -> None:
-        """Passes on what the device has done; waits until at most `ahead` steps are under way."""
-        steps = self._under_way
-        while steps and (len(steps) > ahead or steps[0].bad.is_ready()):
-            self._settled = step = steps.popleft()
-            priorities = step.update.priorities
-            if self._priorities.wanted and priorities is not None:
-                values = np.asarray(priorities)
-                self._check(int(step.bad))
-                self._priorities.send(step.keys, values)
-            elif self._synchronous:
-                self._check(int(step.bad))
-            else:
-                step.bad.block_until_ready()
-
     def _share(self, taken: tuple[Any, jax.Array]) -> Readable:
         params, bad = taken
-        with self._timed("publishing"):
+        with self._time.of("publishing"):
             self._check_for_pull(int(bad))
             held = isinstance(params, Flat)  # else they stay on the device
             return lpml.Shared(params.to_numpy()) if held else _Held(params)
@@ -318,25 +257,17 @@ class Learner:
 
     def _log(self) -> None:
         """Metrics of the last step that the device has done, or of one to wait for."""
-        if self._settled is None:
-            self._settle(0)
-        step = self._settled
+        if self._steps.last is None:
+            self._steps.settle()
+        step = self._steps.last
         if step is None:
             return
-        now = self._clock.time()
         metrics = {name: float(value) for name, value in step.update.metrics.items()}
         self._check(int(step.bad))
         updates = self._training.updates
-        rate = (updates - self._logged_updates) / max(now - self._logged, 1e-9)
-        self._logged, self._logged_updates = now, updates
-        metrics |= {"updates_per_second": rate, **self._shares()}
+        metrics |= self._time.log(updates)
         self._context.log(metrics, step=step.last)
         self._context.progress(updates, self._max_updates)
-
-    def _shares(self) -> dict[str, float]:
-        statistics = self.statistics()
-        total = max(statistics.seconds, 1e-9)
-        return {"waiting_share": statistics.waiting_seconds / total}
 
     def _done(self) -> bool:
         return (
@@ -356,8 +287,7 @@ class Learner:
         """Sees to it that what was sent has arrived, unless the program is stopping."""
         if self._context.should_stop:
             return
-        self._settle(0)
-        self._priorities.flush()
+        self._steps.flush()
         self._count.flush()
 
     def _finish(self) -> None:
@@ -370,14 +300,6 @@ class Learner:
         if self._at_end is not None:
             params = jax.device_get(self.variables())
             self._at_end(params.tree if isinstance(params, Flat) else params)
-
-    @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        begin = self._clock.time()
-        try:
-            yield
-        finally:
-            self._seconds[what] += self._clock.time() - begin
 
 
 @dataclass(frozen=True)
