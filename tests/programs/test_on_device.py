@@ -143,15 +143,15 @@ class Breaking(AbstractSimulation):
         return new, observation, jnp.where(new.row >= self.after, jnp.nan, reward), *ends
 
 
-@pytest.mark.timeout(300)
 def test_the_replay_of_the_loop_draws_with_other_keys_than_the_policy() -> None:
-    builder = on_device.make_builder("dqn", "Catch", 4, dqn=DQNConfig(hidden=(4,)))
+    builder = on_device.make_builder("dqn", "Catch", 4, dqn=DQNConfig())
     state = Fused(builder, Catch(), num_envs=4).init(0)
     _, keys = draw_keys(state.simulated, 4)
     drawn, own = (jax.random.key_data(key) for key in (keys, state.held.key))
     assert not (drawn == own).all(axis=1).any()
 
 
+@pytest.mark.timeout(300)
 def test_an_environment_that_breaks_in_the_loop_is_named_with_a_seed_that_replays_it() -> None:
     node = Anakin(Fused(SMALL, Breaking(), iterations=2, devices=jax.devices()[:1]), seed=4)
     with pytest.raises(NotFinite, match=r"environment 0 of 8 \(jax/Catch, seed 4\)") as caught:
