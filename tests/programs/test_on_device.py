@@ -147,7 +147,7 @@ def test_the_replay_of_the_loop_draws_with_other_keys_than_the_policy() -> None:
     builder = on_device.make_builder("dqn", "Catch", 4, dqn=DQNConfig())
     state = Fused(builder, Catch(), num_envs=4).init(0)
     _, keys = draw_keys(state.simulated, 4)
-    drawn, own = (jax.random.key_data(key) for key in (keys, state.held.key))
+    drawn, own = (np.asarray(jax.random.key_data(key)) for key in (keys, state.held.key))
     assert not (drawn == own).all(axis=1).any()
 
 
