@@ -1,22 +1,15 @@
-"""Replay as a service: waiting, timeouts, exactly-once inserts, saving, shards."""
+"""Replay as a service: who waits for what, timeouts, shards."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import lpml
-from lpml.context import entered
 from lpml.nodes.replay import (
     Fifo,
-    Insert,
-    Items,
-    LowestPriority,
     MinSize,
     Prioritised,
     Queue,
@@ -25,73 +18,10 @@ from lpml.nodes.replay import (
     ReplayTimeout,
     SamplesPerInsert,
     Sequences,
-    Steps,
     TableConfig,
-    UnknownWriter,
 )
 from lpml.testing import VirtualClock
-
-SIGNATURE = {"x": np.zeros(2, np.float32), "n": np.int64(0)}
-
-
-def steps(first: int, count: int) -> dict[str, Any]:
-    numbers = np.arange(first, first + count)
-    return {"x": np.stack([numbers, -numbers], 1).astype(np.float32), "n": numbers}
-
-
-def insert(
-    number: int, first: int, count: int, *, held: int = 0, keep: int = 0, size: int = 1
-) -> Insert:
-    """All windows of `size` steps that end in the new ones."""
-    starts = np.arange(held + count - size + 1)
-    starts = starts[starts + size > held]
-    return Insert(
-        writer=7,
-        number=number,
-        steps=steps(first, count),
-        lanes=np.array([0]),
-        counts=np.array([count]),
-        held=np.array([held]),
-        keep=np.array([keep]),
-        items={"t": Items(starts, np.full(len(starts), size), None)},
-    )
-
-
-def table(max_size: int = 100, **changes: Any) -> TableConfig:
-    return TableConfig("t", SIGNATURE, max_size, **changes)
-
-
-@pytest.fixture
-def clock() -> Iterator[VirtualClock]:
-    clock = VirtualClock()
-    with entered(lpml.Context(name="replay/0", clock=clock)):
-        yield clock
-
-
-class Background:
-    """Runs a function on a thread, in the same context."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.value: Any = None
-        self.error: BaseException | None = None
-        scope = lpml.context()
-
-        def run() -> None:
-            with entered(scope):
-                try:
-                    self.value = function()
-                except BaseException as error:
-                    self.error = error
-
-        self._thread = threading.Thread(target=run)
-        self._thread.start()
-
-    def result(self) -> Any:
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-        if self.error is not None:
-            raise self.error
-        return self.value
+from tests.nodes.small_replay import Background, insert, steps, table
 
 
 def test_a_batch_is_columns_of_contiguous_arrays(clock: VirtualClock) -> None:
@@ -228,163 +158,6 @@ def test_windows_reach_over_inserts_and_steps_are_stored_once(clock: VirtualCloc
     data = replay.sample("t", 200).data
     assert (np.diff(data.steps["n"], axis=1) == 1).all()
     assert set(data.steps["n"][:, 0].tolist()) == set(range(10))
-
-
-def test_an_insert_that_is_sent_twice_is_done_once(clock: VirtualClock) -> None:
-    replay = Replay([table()])
-    for number in (0, 0, 1, 0, 1):
-        replay.insert(insert(number, 10 * number, 5))
-    assert replay.statistics().tables["t"].inserts == 10
-
-
-def test_an_insert_goes_on_where_it_stopped(clock: VirtualClock) -> None:
-    replay = Replay([table(limiter=Queue(3), sampler=Fifo(), max_times_sampled=1)])
-    with pytest.raises(ReplayTimeout):
-        replay.insert(insert(0, 0, 5), timeout=0)
-    assert replay.sample("t", 3).data["n"].tolist() == [0, 1, 2]
-    replay.insert(insert(0, 0, 5), timeout=0)
-    assert replay.sample("t", 2).data["n"].tolist() == [3, 4]
-    assert replay.statistics().steps == 0
-
-
-def test_inserts_of_one_writer_wait_for_their_turn(clock: VirtualClock) -> None:
-    replay = Replay([table()])
-    replay.insert(insert(0, 0, 5, keep=1))
-    second = Background(lambda: replay.insert(insert(2, 10, 5)))
-    clock.until_waiting()
-    replay.insert(insert(1, 5, 5, held=1))
-    second.result()
-    assert replay.statistics().tables["t"].inserts == 15
-
-
-def test_an_unknown_writer_is_told(clock: VirtualClock) -> None:
-    replay = Replay([table()])
-    with pytest.raises(UnknownWriter):
-        replay.insert(insert(3, 0, 5))
-    with pytest.raises(UnknownWriter):
-        replay.insert(insert(0, 0, 5, held=2))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"steps": {"x": np.zeros((5, 3), np.float32), "n": np.arange(5)}}, "'x'"),
-        ({"counts": np.array([4])}, "give lanes that add up"),
-        ({"items": {"t": Items(np.array([5]), np.array([1]), None)}}, "outside of its steps"),
-        ({"items": {"t": Items(np.array([0]), np.array([2]), None)}}, "1 to 1"),
-        ({"items": {"t": Items(np.array([0]), np.array([1]), np.array([-1.0]))}}, "-1.0"),
-        ({"items": {}}, "name at least one"),
-        ({"items": {"tt": Items(np.array([0]), np.array([1]), None)}}, "did you mean 't'"),
-        (
-            {
-                "lanes": np.array([0, 1]),
-                "counts": np.array([3, 2]),
-                "held": np.array([0, 0]),
-                "keep": np.array([0, 0]),
-                "items": {"s": Items(np.array([2]), np.array([2]), None)},
-            },
-            "spans two lanes",
-        ),
-    ],
-)
-def test_a_wrong_insert_changes_nothing(
-    clock: VirtualClock, change: dict[str, Any], message: str
-) -> None:
-    replay = Replay([table(), TableConfig("s", SIGNATURE, 10, Sequences(2))])
-    with pytest.raises(lpml.UsageError, match=message):
-        replay.insert(insert(0, 0, 5)._replace(**change))
-    assert replay.statistics().steps == 0
-    replay.insert(insert(0, 0, 5))
-
-
-def test_items_make_room_when_steps_run_out(clock: VirtualClock) -> None:
-    replay = Replay([table(view=Sequences(4), max_steps=20)])
-    for number in range(10):
-        replay.insert(insert(number, 10 * number, 10, size=4))
-    statistics = replay.statistics()
-    assert statistics.steps <= 20
-    assert 7 <= statistics.tables["t"].size <= 17
-    assert (np.diff(replay.sample("t", 50).data.steps["n"], axis=1) == 1).all()
-
-
-def test_silent_writers_make_room(clock: VirtualClock) -> None:
-    replay = Replay([table(view=Sequences(4), max_steps=8)])
-    replay.insert(insert(0, 0, 3, keep=3, size=4))
-    replay.insert(insert(0, 0, 6, size=4)._replace(writer=8))
-    with pytest.raises(UnknownWriter):
-        replay.insert(insert(1, 3, 3, held=3, size=4))
-    with pytest.raises(lpml.UsageError, match="9 steps do not fit"):
-        replay.insert(insert(0, 0, 9, size=4)._replace(writer=9))
-
-
-def test_a_closed_writer_leaves_nothing(clock: VirtualClock) -> None:
-    replay = Replay([table(view=Sequences(4))])
-    replay.insert(insert(0, 0, 3, keep=3, size=4))
-    assert replay.statistics().steps == 3
-    replay.close_writer(7)
-    assert replay.statistics().steps == 0
-
-
-def test_tables_of_one_signature_share_their_steps(clock: VirtualClock) -> None:
-    replay = Replay([table(view=Sequences(4)), TableConfig("s", SIGNATURE, 10, Steps())])
-    both = insert(0, 0, 6, size=4)
-    both.items["s"] = Items(np.array([1, 5]), np.array([1, 1]), None)
-    replay.insert(both)
-    assert replay.statistics().steps == 6
-    assert set(replay.sample("s", 50).data["n"].tolist()) == {1, 5}
-
-
-@pytest.mark.parametrize("folder", [False, True])
-def test_a_restored_replay_goes_on_the_same(
-    clock: VirtualClock, folder: bool, tmp_path: Path
-) -> None:
-    where = str(tmp_path / "steps") if folder else None
-    tables = [
-        TableConfig(
-            "t", SIGNATURE, 30, Sequences(4), sampler=Prioritised(), remover=LowestPriority(),
-            limiter=SamplesPerInsert(2, 5, tolerance=100), folder=where, seed=5,
-        )
-    ]  # fmt: skip
-    one, other = Replay(tables), Replay(tables)
-    one.insert(insert(0, 0, 20, keep=3, size=4))
-    one.sample("t", 8)
-    one.set_limiter("t", SamplesPerInsert(3, 5, tolerance=500))
-    other.restore(one.save())
-    for number in range(1, 6):
-        first, second = one.sample("t", 4), other.sample("t", 4)
-        np.testing.assert_array_equal(first.data.steps["x"], second.data.steps["x"])
-        np.testing.assert_array_equal(first.info.keys, second.info.keys)
-        for replay in (one, other):
-            replay.insert(insert(number, 10 * number + 10, 10, held=3, keep=3, size=4))
-            replay.update_priorities("t", first.info.keys, np.arange(4.0))
-    assert one.statistics() == other.statistics()
-    assert list(tmp_path.rglob("*.*")) == []
-
-
-def test_a_saved_replay_is_arrays_and_scalars(clock: VirtualClock) -> None:
-    def leaves(tree: Any) -> list[Any]:
-        if isinstance(tree, dict):
-            return [leaf for child in tree.values() for leaf in leaves(child)]
-        if isinstance(tree, list):
-            return [leaf for child in tree for leaf in leaves(child)]
-        return [tree]
-
-    replay = Replay([table(limiter=Queue(3), sampler=Fifo(), max_times_sampled=1)])
-    with pytest.raises(ReplayTimeout):
-        replay.insert(insert(0, 0, 5), timeout=0)
-    state = replay.save()
-    assert all(isinstance(leaf, (int, float, np.ndarray)) for leaf in leaves(state))
-    other = Replay([table(limiter=Queue(3), sampler=Fifo(), max_times_sampled=1)])
-    other.restore(state)
-    assert other.sample("t", 3).data["n"].tolist() == [0, 1, 2]
-    other.insert(insert(0, 0, 5))  # goes on where it stopped before the save
-    assert other.sample("t", 2).data["n"].tolist() == [3, 4]
-
-
-def test_a_state_of_other_tables_is_refused(clock: VirtualClock) -> None:
-    state = Replay([table(30)]).save()
-    with pytest.raises(lpml.UsageError, match="make it with the same tables"):
-        Replay([table(31)]).restore(state)
 
 
 def test_large_batches_are_read_while_others_insert(clock: VirtualClock) -> None:
