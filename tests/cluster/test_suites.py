@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 
 import lpml
+from tests.launching import Launch
+from tests.lpml.test_cutting import *  # noqa: F403
+from tests.lpml.test_every_end import *  # noqa: F403
+from tests.lpml.test_every_failure import *  # noqa: F403
 from tests.lpml.test_every_launcher import *  # noqa: F403
-from tests.lpml.test_every_launcher import Launch
+from tests.lpml.test_every_view import *  # noqa: F403
 from tests.lpml.test_faults import *  # type: ignore[assignment]  # noqa: F403
-from tests.lpml.test_journal import *  # noqa: F403
-from tests.lpml.test_restarts import *  # type: ignore[assignment]  # noqa: F403
-from tests.lpml.test_resume import *  # type: ignore[assignment]  # noqa: F403
+from tests.lpml.test_interrupted_runs import *  # noqa: F403
+from tests.lpml.test_journal import *  # type: ignore[assignment]  # noqa: F403
+from tests.lpml.test_restarts import *  # noqa: F403
+from tests.lpml.test_resume import *  # noqa: F403
 from tests.lpml.test_scaling import *  # type: ignore[assignment]  # noqa: F403
+from tests.lpml.test_set_backs import *  # noqa: F403
+from tests.lpml.test_stopped_nodes import *  # noqa: F403
+from tests.lpml.test_strangers import *  # noqa: F403
 
 
 @pytest.fixture  # type: ignore[no-redef]

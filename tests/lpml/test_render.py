@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,19 @@ def test_the_verb_writes_into_the_run_folder_and_says_how_it_went(
     assert command("anakin", "--out", str(out), "--directory", directory, "--json") == 0
     made = json.loads(capsys.readouterr().out)
     assert (made["file"], made["steps"], out.is_file()) == (str(out), [9], True)
+
+
+def test_the_best_policy_is_shown_unless_the_last_one_is_asked_for(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.rename(leave(run.path / "other", "jax/GridWorld"), run.path / "best")
+
+    def shown(*options: str) -> str:
+        assert command("latest", "--directory", str(run.path.parent), "--json", *options) == 0
+        made = json.loads(capsys.readouterr().out)
+        return f"{made['environment']} {Path(made['policy']).name}"
+
+    assert (shown(), shown("--last")) == ("jax/GridWorld best", "jax/Catch policy")
 
 
 def test_what_is_missing_is_named(

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,8 @@ import pytest
 import lpml
 from lpml.errors import NotFinite
 from lpml.launchers import NodeStatus, Run
-from tests.tables import LAUNCHERS
+from tests.launching import Launch
 from tests.waiting import until
-
-Launch = Callable[..., Run]
-
-
-@pytest.fixture(params=LAUNCHERS)
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
-    """Launches a program on the launcher of the row; the run folder is kept for the test."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
-    return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Launch:
-    """Launches a program on processes."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
-    return lambda program, **changes: lpml.launch(program, "local_mp", **{**options, **changes})
 
 
 def program_of(*nodes: lpml.Node[..., Any], restart: lpml.Restart) -> lpml.Program:

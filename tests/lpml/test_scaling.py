@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 import lpml
 from lpml import wire
-from lpml.launchers import Run, rendezvous
+from lpml.launchers import rendezvous
 from lpml.launchers.control import connect
-from tests.tables import LAUNCHERS
+from tests.launching import Launch
 from tests.waiting import until
-
-Launch = Callable[..., Run]
-
-
-@pytest.fixture(params=LAUNCHERS)
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
-    """Launches a program on the launcher of the row."""
-    options: dict[str, Any] = {"directory": tmp_path, "terminal": False, "stop_timeout": 30.0}
-    return lambda program, **changes: lpml.launch(program, request.param, **{**options, **changes})
 
 
 class Register:

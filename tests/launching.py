@@ -1,0 +1,19 @@
+"""How tests launch their programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import lpml
+from lpml.launchers import Run
+
+Launch: TypeAlias = Callable[..., Run]
+"""Of a program, and of what is to be different from the options of `launching`."""
+
+
+def launching(launcher: str, directory: Path) -> Launch:
+    """Launches programs on this launcher, with run folders that are kept for the test."""
+    options: dict[str, Any] = {"directory": directory, "terminal": False, "stop_timeout": 30.0}
+    return lambda program, **changes: lpml.launch(program, launcher, **{**options, **changes})
