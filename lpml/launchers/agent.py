@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -108,6 +109,7 @@ class HostAgent:
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._closed = threading.Event()
+        self._trouble: BaseException | None = None  # what ended the thread
         self._thread = threading.Thread(target=self._serve, name="lpml-agent", daemon=True)
         self._thread.start()
 
@@ -167,7 +169,12 @@ class HostAgent:
                 done.put(error)
 
         self._do(change)
-        error = done.get()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                error = done.get(timeout=0.1)
+                break
+            if not self._thread.is_alive() and done.empty():
+                raise LaunchError("the agent of this host has ended") from self._trouble
         if error is not None:
             raise error
         return self.addresses()[0]
@@ -177,7 +184,11 @@ class HostAgent:
         self._seats.refuse(key, attempt, why)
 
     def events(self) -> list[Event]:
-        """Waits until something has happened to a node here, for a while."""
+        """Waits until something has happened to a node here, for a while.
+
+        Raises:
+          LaunchError: nothing will, since the agent itself has failed.
+        """
         found: list[Event] = []
         try:
             event = self._events.get(timeout=_PATIENCE)
@@ -186,6 +197,9 @@ class HostAgent:
                 event = self._events.get_nowait()
         except queue.Empty:
             pass
+        if self._trouble is not None and not found:
+            why = f"{type(self._trouble).__name__}: {self._trouble}"
+            raise LaunchError(f"the agent of this host failed: {why}") from self._trouble
         return found
 
     def reports(self, timeout: float) -> dict[str, Said]:
@@ -230,5 +244,9 @@ class HostAgent:
                     self._events.put(event)
                 while not self._commands.empty():
                     self._commands.get_nowait()()
+        except BaseException as error:
+            self._trouble = error
+            raise
         finally:
             engine.close()
+            self._events.put(None)  # whoever waits for events learns of it

@@ -240,6 +240,25 @@ def test_nodes_of_a_lost_host_go_on_on_another(start: Callable[..., Run]) -> Non
             assert store.add() == 11
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_host_whose_agent_fails_is_a_lost_host(start: Callable[..., Run]) -> None:
+    def fail() -> None:
+        raise RuntimeError("a fault of the agent")
+
+    with start(pair(lpml.Restart.on_failure(backoff=0.02))) as run:
+        store = run.client("store/0")
+        before = store.pid()
+        agent = Subprocesses.last.agents["a"].agent
+        agent._do(fail)
+        assert until(lambda: run.status().nodes[0].restarts == 1)
+        with lpml.deadline(30.0):
+            assert store.pid() != before
+        with pytest.raises(lpml.LaunchError, match="the agent of this host has ended"):
+            agent.replan(run.plan, [])
+        with pytest.raises(lpml.LaunchError, match="failed: RuntimeError: a fault of the agent"):
+            agent.events()
+
+
 def test_groups_grow_and_shrink_over_hosts(start: Callable[..., Run]) -> None:
     program = lpml.Program("workers")
     program.add_node(lpml.Node(Worker), label="worker")
