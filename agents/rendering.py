@@ -75,19 +75,25 @@ def render(
     return Rendering(path, name, returns, tuple(len(frames) - 1 for frames, _ in played))
 
 
-def render_run(folder: Path, out: Path | None, **options: Any) -> dict[str, Any]:
+def render_run(
+    folder: Path, out: Path | None, *, last: bool = False, **options: Any
+) -> dict[str, Any]:
     """`lpml render`: the policy that a run has left, in its environment.
 
     Args:
       folder: of the run.
       out: as in `render`; `None` = `policy.gif` in the folder.
+      last: the policy as it was at the end, even if there is the best one that was evaluated.
       options: of `render`.
 
     Returns:
       What was made, as plain data.
     """
-    made = render(load_policy(folder / "policy"), out or folder / "policy.gif", **options)
+    has_best = (folder / "best" / "policy.json").is_file()
+    source = folder / ("best" if has_best and not last else "policy")
+    made = render(load_policy(source), out or folder / "policy.gif", **options)
     return {
+        "policy": str(source),
         "file": str(made.file),
         "environment": made.environment,
         "returns": list(made.returns),

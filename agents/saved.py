@@ -41,7 +41,12 @@ _FORMAT, _VERSION = "lpml policy", 1
 
 
 def save_policy(
-    path: Path | str, builder: AbstractBuilder, spec: EnvironmentSpec, params: Params
+    path: Path | str,
+    builder: AbstractBuilder,
+    spec: EnvironmentSpec,
+    params: Params,
+    *,
+    mean_return: float | None = None,
 ) -> Path:
     """Writes what is needed to act: the agent's config and its parameters. No pickle.
 
@@ -50,6 +55,7 @@ def save_policy(
       builder: of the agent.
       spec: of its environment.
       params: as its policy takes them, such as `Result.params` or `Snapshot.params`.
+      mean_return: what an evaluation found, if there was one.
 
     Returns:
       The folder.
@@ -74,6 +80,7 @@ def save_policy(
         "version": _VERSION,
         "key": key,
         "agent": builder.name,
+        "mean_return": mean_return,
         "config": config_to_json(builder.config),
         "spec": spec_to_json(spec),
         "arrays": leaves,
@@ -114,6 +121,15 @@ def load_policy(
     spec = spec_from_json(description["spec"])
     params = _read_params(folder, description, made, spec)
     return SavedPolicy(made, spec, params, seed)
+
+
+def saved_return(path: Path | str) -> float | None:
+    """What an evaluation found of a saved policy; `None` where there was none, or no policy."""
+    folder = Path(path)
+    if not (folder / "policy.json").is_file():
+        return None
+    found: float | None = _read_description(folder).get("mean_return")
+    return found
 
 
 def _write(path: Path, write: Callable[[Any], object]) -> None:

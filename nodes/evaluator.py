@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol, final
 
 import numpy as np
@@ -15,7 +15,7 @@ from lpml.nodes.environment import AbstractEnvironment
 from lpml.nodes.episodes import Episodes
 from lpml.nodes.finite import check_step
 from lpml.nodes.host_policy import ACTING, HostPolicy
-from lpml.nodes.roles import Snapshot, VariableSource
+from lpml.nodes.roles import Params, Snapshot, VariableSource
 
 _WAIT_SECONDS = 10.0  # a request for a newer version waits so long, then is made again
 _RETRY_SECONDS = 0.1
@@ -45,6 +45,7 @@ class Evaluator:
       counter: of the program; it counts `evaluator_episodes` and `evaluator_steps`, and its
         `actor_steps` are the abscissa of the curves.
       stopper: is told each mean return.
+      keep: called with the parameters and their mean return, before the stopper is told.
       seed: of the environments and the policy.
       period: seconds from the begin of one evaluation to the next, at least.
     """
@@ -62,6 +63,7 @@ class Evaluator:
         episodes: int = 20,
         counter: Counter | None = None,
         stopper: Judge | None = None,
+        keep: Callable[[Params, float], object] | None = None,
         seed: int = 0,
         period: float = 1.0,
     ) -> None:
@@ -74,6 +76,7 @@ class Evaluator:
         self._counter = counter
         self._count = CountOf(counter, "evaluator")
         self._stopper = stopper
+        self._keep = keep
         self._period = period
         self._first_seed = seed
         self._seed: int | None = seed
@@ -99,6 +102,8 @@ class Evaluator:
                     if snapshot.version != self._version:
                         began = clock.time()
                         mean_return = self._evaluate(snapshot)
+                        if self._keep is not None:
+                            self._keep(snapshot.params, mean_return)
                         if self._stopper is not None:
                             self._stopper.report(mean_return, self._episodes)
                         self._context.wait(max(0.0, began + self._period - clock.time()))

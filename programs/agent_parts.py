@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from typing import final
+
 import numpy as np
 
 import lpml
 from lpml.agents.builder import AbstractBuilder
 from lpml.agents.environments import make_environment
-from lpml.agents.saved import save_policy
+from lpml.agents.saved import save_policy, saved_return
 from lpml.nodes.counter import Counter
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.evaluator import Evaluator
@@ -86,6 +90,7 @@ def make_evaluator(
     """Plays whole episodes without exploration, all at once where there are few."""
     num_envs = min(episodes, 20)
     made = make_environment(environment, num_envs, seed_of(seed, -1))
+    directory = lpml.context().directory
     return Evaluator(
         made,
         builder.policy(made.spec, evaluation=True),
@@ -93,8 +98,39 @@ def make_evaluator(
         episodes=episodes,
         counter=counter,
         stopper=stopper,
+        keep=None if directory is None else BestPolicy(builder, made.spec, directory / "best"),
         seed=seed_of(seed, -1),
     )
+
+
+@final
+class BestPolicy:
+    """Keeps the policy that an evaluation found best, also over a resume.
+
+    A learner goes on after its policy was good enough, until it is told to end, and what it has
+    then, which `leave_policy` saves, may be worse.
+
+    Args:
+      builder: of the agent.
+      spec: of its environment.
+      folder: where the policy is saved.
+    """
+
+    def __init__(self, builder: AbstractBuilder, spec: EnvironmentSpec, folder: Path) -> None:
+        self._builder, self._spec, self._folder = builder, spec, folder
+        known = saved_return(folder)
+        self._best = -math.inf if known is None else known
+
+    def __call__(self, params: Params, mean_return: float) -> None:
+        """Saves the policy if there was none as good."""
+        if not mean_return > self._best:
+            return
+        try:
+            save_policy(self._folder, self._builder, self._spec, params, mean_return=mean_return)
+        except OSError as error:  # no reason to end what learns
+            print(f"the best policy so far could not be saved: {error}", flush=True)
+        else:
+            self._best = mean_return
 
 
 def find_spec(environment: str) -> EnvironmentSpec:

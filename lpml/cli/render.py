@@ -39,6 +39,12 @@ def render(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 0,
+    last: Annotated[
+        bool,
+        typer.Option(
+            "--last", help="The policy as it was at the end, not the best that was evaluated."
+        ),
+    ] = False,
     fps: Annotated[float, typer.Option(min=1, max=50, help="Frames a second of a GIF.")] = 30.0,
     directory: Directory = None,
     json_: Json = False,
@@ -47,13 +53,14 @@ def render(
     from lpml.record.folder import RunFolder
 
     folder = RunFolder.find(run, directory)
-    if not (folder.path / "policy" / "policy.json").is_file():
+    kept = ["policy"] if last else ["best", "policy"]
+    if not any((folder.path / name / "policy.json").is_file() for name in kept):
         raise UsageError(
-            f"{folder.name}: no saved policy in {folder.path}; a run of dqn, ppo, impala, anakin "
-            "or sebulba leaves one when it ends"
+            f"{folder.name}: no saved policy in {folder.path}; a run of an agent (dqn, ppo, "
+            "impala, anakin, sebulba, world_and_labels) leaves one, if its learner had begun"
         )
     made = _renderer()(
-        folder.path, output, env=env, episodes=episodes, seed=seed, frames_per_second=fps
+        folder.path, output, last=last, env=env, episodes=episodes, seed=seed, frames_per_second=fps
     )
     if json_:
         print(json.dumps(made))

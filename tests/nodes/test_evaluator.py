@@ -130,6 +130,30 @@ def test_it_logs_over_the_steps_of_the_actors_and_tells_the_stopper(tmp_path: Pa
     assert logged["episode_length"] == 2
 
 
+def test_what_was_measured_is_kept_before_anybody_ends_the_program() -> None:
+    kept: list[tuple[Any, float]] = []
+    seen: list[int] = []
+
+    class Content:
+        def report(self, mean_return: float, episodes: int) -> str:
+            del mean_return, episodes
+            seen.append(len(kept))
+            return ""
+
+    evaluator = Evaluator(
+        Lengths(1, 3),
+        POLICY,
+        Source(4),
+        episodes=2,
+        stopper=Content(),
+        keep=lambda params, mean_return: kept.append((params, mean_return)),
+    )
+    with node("evaluator/0", clock=VirtualClock()):
+        evaluator.run()
+    assert seen == [1]
+    assert [mean_return for _, mean_return in kept] == [8]
+
+
 def test_each_version_is_evaluated_once_and_the_last_one_is_the_end() -> None:
     environment, source = Lengths(1), Source(1, 2, 5)
     told: list[float] = []
