@@ -25,6 +25,7 @@ What is counted:
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -39,76 +40,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optax
-
 import lpml
+from benchmarks.mortal import digits_program, dqn_program
 from lpml.launchers import NodeStatus, Run
-from lpml.nodes import AbstractParameterServer, ParameterServer, Snapshot
-from lpml.programs import dqn
-from lpml.programs.supervised import digits
+from lpml.programs.supervised.single_loop import accuracy
 from lpml.record.checkpoints import latest_of
 
-POLICY = lpml.Restart.on_failure(None, backoff=0.01, max_backoff=0.1)
 LOOK = 0.002  # seconds between two looks at the launcher
-
-
-class Told:
-    """A parameter server that writes down what it told; a worker holds it in the server's place."""
-
-    def __init__(self, server: AbstractParameterServer, path: str) -> None:
-        self._server = server
-        self._path = path
-        self._file = -1
-        self.pull = server.pull
-        self.leave = server.leave
-
-    def exchange(self, worker: str, grads: Any, *, version: int) -> Snapshot:
-        snapshot = self._server.exchange(worker, grads, version=version)
-        if self._file < 0:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        if not snapshot.final:  # else this gradient came too late
-            os.write(self._file, f"{time.monotonic()} {snapshot.version} {worker}\n".encode())
-        return snapshot
-
-
-class Waits:
-    """What this benchmark calls to have a call under way."""
-
-    @lpml.concurrent
-    def block(self) -> None:
-        lpml.context().wait(600.0)
-
-    @lpml.concurrent
-    @lpml.idempotent
-    def pid(self) -> int:
-        return os.getpid()
-
-
-class Server(Waits, ParameterServer):  # type: ignore[misc]  # final: for programs, not for tests
-    """A parameter server that can be asked to wait."""
-
-
-class Worker(Waits):
-    """A worker of the digits that writes down what it was told."""
-
-    def __init__(
-        self, server: AbstractParameterServer, path: str, *, shard: int, shards: int, pause: float
-    ) -> None:
-        told: Any = Told(server, path)
-        self._worker = digits.Worker(told, shard=shard, num_shards=shards, pause=pause)
-
-    def run(self) -> None:
-        self._worker.run()
-
-
-class Evaluator(Waits):
-    """The evaluator of the digits."""
-
-    def __init__(self, server: AbstractParameterServer, updates: int) -> None:
-        self._evaluator = digits.Evaluator(server, updates=updates)
-
-    def run(self) -> None:
-        self._evaluator.run()
 
 
 @dataclasses.dataclass
@@ -129,30 +67,6 @@ class Found:
     result: float = float("nan")
     seconds: float = 0.0
     victims: dict[str, int] = dataclasses.field(default_factory=dict)
-
-
-def digits_program(
-    path: str, updates: int, pause: float, journal: bool, workers: int = 2
-) -> lpml.Program:
-    """The digits, with nodes that can be asked to wait, all of which are restarted."""
-    p = lpml.Program("digits")
-    with p.group("server", restart=POLICY):
-        params = digits.init_params()
-        node = lpml.Node(Server, params, optax.sgd(0.2), max_updates=updates, journal=journal)
-        server = p.add_node(node)
-    with p.group("worker", restart=POLICY):
-        for shard in range(workers):
-            p.add_node(lpml.Node(Worker, server, path, shard=shard, shards=workers, pause=pause))
-    with p.group("evaluator", restart=POLICY):
-        p.add_node(lpml.Node(Evaluator, server, updates))
-    return p
-
-
-def dqn_program(steps: int) -> lpml.Program:
-    """`lpml run dqn`, all of whose nodes are restarted."""
-    p = dqn.program("lpml/CartPole-v1", target_return=1e9, max_actor_steps=steps)
-    p._nodes[:] = [dataclasses.replace(node, restart=POLICY) for node in p.nodes]
-    return p
 
 
 def nodes_of(run: Run) -> dict[str, NodeStatus]:
@@ -306,11 +220,6 @@ def account(path: Path, saved: int, found: Found) -> None:
     found.lost = sum(version > saved for version in seen)
 
 
-def accuracy(params: Any) -> float:
-    test = digits.load()[1]
-    return float(int(digits.evaluate(params, test.images, test.labels)[1]) / len(test))
-
-
 def digits_run(options: Any, runs: str, *, deaths: bool) -> Found:
     pause = 2 * options.kills * options.pace / options.updates if deaths else 0.0
     path = Path(runs, f"told-{time.monotonic_ns()}")
@@ -335,8 +244,6 @@ def dqn_run(options: Any, runs: str, *, deaths: bool) -> Found:
 
 def argparse_like(options: Any, **changes: Any) -> Any:
     """The options with some changed."""
-    import argparse
-
     return argparse.Namespace(**{**vars(options), **changes})
 
 
@@ -374,8 +281,6 @@ def spread(values: list[float]) -> str:
 
 
 def main() -> None:
-    import argparse
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", default="", help="digits or dqn")
     parser.add_argument("--kills", type=int, default=200)
