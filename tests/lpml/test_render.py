@@ -123,9 +123,11 @@ def test_a_world_in_snow_is_drawn_beside_what_the_agent_sees_of_it(tmp_path: Pat
         (folder := tmp_path / world).mkdir(parents=True)
         policy = load_policy(leave(folder, WORLDS[world], DQN))
         made = render(policy, folder / "policy.png", max_steps=3, seed=3)
-        shown[world] = frames(made.file)[0]
-    assert shown["snowy/Catch"].shape == (201, 4 * (2 * 101 + 20) + 3 * 4, 3)
-    assert shown["snowy/GridWorld"].shape == (145, 4 * (3 * 145 + 2 * 24) + 3 * 4, 3)
+        shown[world] = *frames(made.file)[0].shape, made.steps[0]
+    height, width, _, steps = shown["snowy/Catch"]
+    assert (height, width) == (201, (steps + 1) * (2 * 101 + 20) + steps * 4)
+    height, width, _, steps = shown["snowy/GridWorld"]
+    assert (height, width) == (145, (steps + 1) * (3 * 145 + 2 * 24) + steps * 4)
     scene = make_scene(WORLDS["snowy/Catch"])
     seen = scene.reset(3)
     first = scene.draw()
