@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,14 +11,10 @@ import pytest
 from lpml.agents import make_environment
 from lpml.agents.sebulba import Sebulba
 from lpml.errors import UsageError
+from tests.agents.stepping import balance
 from tests.agents.tiny_windows import WindowBuilder
 
 pytest.importorskip("envpool", reason="needs envpool: pip install 'lpml[envpool]'")
-
-
-def balance(observation: Any) -> Any:
-    """Holds the pole for 500 steps from almost everywhere."""
-    return (observation @ np.array([0.05, 0.2, 1, 0.5], np.float32) > 0).astype(np.int32)
 
 
 def test_a_fallen_pole_ends_for_good_and_begins_in_a_step_of_its_own() -> None:
