@@ -13,10 +13,12 @@ from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from lpml.errors import UsageError, closest
 from lpml.nodes.environment import EnvironmentSpec
-from lpml.nodes.simulation import AbstractSimulation
+from lpml.nodes.simulation import AbstractDrawn, AbstractSimulation
 
 _DRAW = 0x5EED  # folded into the key of a reset
 
@@ -30,7 +32,7 @@ class RandomisedState(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Randomised(AbstractSimulation):
+class Randomised(AbstractDrawn):
     """Draws fields of an environment anew in each episode, uniformly between two bounds.
 
     What is drawn depends on the seed of the episode alone, so `replay_keys` gives it again. The
@@ -81,7 +83,22 @@ class Randomised(AbstractSimulation):
         observation, reward, terminated, truncated = rest
         return state._replace(inner=inner), observation, reward, terminated, truncated
 
-    def _with(self, drawn: tuple[jax.Array, ...]) -> AbstractSimulation:
+    def render(self, state: RandomisedState) -> npt.NDArray[np.uint8]:
+        """As the environment draws itself with the numbers of the episode.
+
+        Raises:
+          UsageError: it does not draw itself.
+        """
+        numbers: Any = tuple(number.item() for number in state.drawn)
+        drawn = self._with(numbers)
+        if not isinstance(drawn, AbstractDrawn):
+            raise UsageError(
+                f"Randomised: {type(drawn).__name__} has no way to draw it; make it a "
+                "lpml.nodes.simulation.AbstractDrawn, which has a method render(state)"
+            )
+        return drawn.render(state.inner)
+
+    def _with(self, drawn: tuple[Any, ...]) -> AbstractSimulation:
         """The environment with these numbers, which may be traced."""
         names = [name for name, _, _ in self.ranges]
         made: Any = self.environment

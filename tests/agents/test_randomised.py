@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 import lpml
 from lpml.agents.jax_environments import CartPole, Pendulum, Randomised
 from lpml.nodes import replay_keys
-from lpml.nodes.simulation import begin, begin_episodes
+from lpml.nodes.environment import EnvironmentSpec
+from lpml.nodes.simulation import AbstractSimulation, begin, begin_episodes
 
 RANGES = (("half_length", 0.3, 0.9), ("limit", 20, 22))
 
@@ -43,6 +47,39 @@ def test_an_episode_is_that_of_the_environment_with_the_numbers_that_were_drawn(
         inner, wanted, *_ = moves[1](inner, action, key)
         np.testing.assert_allclose(seen, wanted, rtol=1e-5, atol=1e-6)
         assert bool(cut_off) == (number + 1 == limit)
+
+
+def test_it_is_drawn_with_the_numbers_of_the_episode() -> None:
+    environment = Randomised(CartPole(), RANGES)
+    state, _ = environment.reset(replay_keys(5, 0))
+    plain = CartPole(half_length=float(state.drawn[0]))
+    picture = environment.render(state)
+    np.testing.assert_array_equal(picture, plain.render(state.inner))
+    assert (picture != CartPole().render(state.inner)).any()
+
+
+@dataclass(frozen=True)
+class Undrawn(AbstractSimulation):
+    """A pendulum that nobody can look at."""
+
+    mass: float = 1.0
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        return Pendulum().spec
+
+    def reset(self, key: jax.Array) -> Any:
+        return Pendulum(mass=self.mass).reset(key)
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> Any:
+        return Pendulum(mass=self.mass).step(state, action, key)
+
+
+def test_what_does_not_draw_itself_says_so() -> None:
+    environment = Randomised(Undrawn(), (("mass", 0.5, 2.0),))
+    state, _ = environment.reset(replay_keys(5, 0))
+    with pytest.raises(lpml.UsageError, match="Undrawn has no way to draw it"):
+        environment.render(state)
 
 
 def test_fields_and_bounds_that_cannot_be_drawn_are_refused() -> None:
