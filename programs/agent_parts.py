@@ -12,6 +12,7 @@ import lpml
 from lpml.agents.builder import AbstractBuilder
 from lpml.agents.environments import make_environment
 from lpml.agents.saved import save_policy, saved_return
+from lpml.errors import UsageError
 from lpml.nodes.counter import Counter
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.evaluator import Evaluator
@@ -33,7 +34,12 @@ def add_limits(
       p: the program.
       max_actor_steps, max_seconds, target_return: to stop after; `None` = without end.
       episodes: over which the return must be that good, at least.
+
+    Raises:
+      UsageError: the return is no number.
     """
+    if target_return is not None and math.isnan(target_return):
+        raise UsageError(f"target_return={target_return}: no return reaches it; give a number")
     with p.group("counter", resources=lpml.Resources(cpu=0.1)):
         counter = p.add_node(lpml.Node(Counter))
     with p.group("stopper", resources=lpml.Resources(cpu=0.1)):

@@ -34,7 +34,7 @@ def program(
     """IMPALA on Catch or another environment with discrete actions; stops when it is solved.
 
     Args:
-      env: name of an environment: Catch, or one of gymnasium.
+      env: any name of an environment: CartPole-v1, Catch, jax/GridWorld, envpool/Pong-v5.
       num_actors: nodes that act for a learner.
       envs_per_actor: environments in each, stepped together.
       target_return: ends the program when the evaluator's mean return reaches it; without it 475

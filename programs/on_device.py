@@ -152,7 +152,7 @@ def make_builder(
     if agent == "dqn":
         return DQNBuilder(dqn)
     if agent != "ppo":
-        raise UsageError(f"anakin: agent={agent!r}; there are ppo, impala and dqn")
+        raise UsageError(f"agent={agent!r}; there are ppo, impala and dqn")
     if ppo.minibatches == PPOConfig().minibatches:
         ppo = dataclasses.replace(ppo, minibatches=8)
     return PPOBuilder(adapted(ppo, env, num_envs))

@@ -36,7 +36,7 @@ def program(
     are right at any age; the metric `lag_kl` says how far the learner has moved from that policy.
 
     Args:
-      env: name of an environment: Catch, or one of gymnasium.
+      env: any name of an environment: CartPole-v1, Catch, jax/GridWorld, envpool/Pong-v5.
       num_actors: nodes that act for a learner.
       envs_per_actor: environments in each, stepped together.
       target_return: ends the program when the evaluator's mean return reaches it; without it 475

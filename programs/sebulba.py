@@ -67,6 +67,8 @@ def program(
     Raises:
       UsageError: there is no such environment or agent, or the numbers do not fit together.
     """
+    if agent not in ("ppo", "impala"):
+        raise UsageError(f"sebulba: agent={agent!r}; there are ppo and impala")
     builder = make_builder(agent, env, num_envs, ppo, impala)
     if evaluation_episodes < 1:
         raise UsageError(f"evaluation_episodes={evaluation_episodes}: give at least 1")

@@ -33,6 +33,8 @@ def test_what_does_not_fit_is_found_before_anything_starts() -> None:
         sebulba.program(env="CartPol-v1")
     with pytest.raises(UsageError, match="continuous"):
         sebulba.program("impala", "jax/Pendulum-v1")
+    with pytest.raises(UsageError, match="agent='dqn'; there are ppo and impala"):
+        sebulba.program("dqn")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="evaluation_episodes=0"):
         sebulba.program(evaluation_episodes=0)
     with pytest.raises(
