@@ -137,6 +137,7 @@ def test_processes_stop_soon_after_they_were_asked(runs: Path) -> None:
         ({"num_replays": 0}, "num_replays=0"),
         ({"num_learners": 0}, "num_learners=0: give at least 1"),
         ({"target_return": 1.0}, "nobody would measure it"),
+        ({"target_return": float("nan"), "evaluation_episodes": 1}, "no return reaches it"),
     ],
 )
 def test_numbers_that_make_no_program_are_refused(options: dict[str, Any], message: str) -> None:
