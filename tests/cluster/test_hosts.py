@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,9 @@ import pytest
 
 import lpml
 from lpml.launchers import Run
+from tests.waiting import until
 
 Launch = Callable[..., Run]
-
-
-def until(predicate: Callable[[], bool], seconds: float = 30.0) -> bool:
-    """Whether it comes true within a while."""
-    pause, end = threading.Event(), time.monotonic() + seconds
-    while time.monotonic() < end:
-        if predicate():
-            return True
-        pause.wait(0.02)
-    return False
 
 
 @pytest.fixture

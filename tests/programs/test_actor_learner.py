@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from lpml.record.checkpoints import latest_of
 from lpml.testing import running, service
 from tests.agents import tiny
 from tests.agents.tiny import TinyBuilder, TinyConfig
+from tests.metrics import logged
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,12 +32,6 @@ def _the_agent_travels() -> Iterator[None]:
 def program(builder: TinyBuilder = TinyBuilder(), **options: Any) -> lpml.Program:  # noqa: B008
     options = {"num_actors": 1, "envs_per_actor": 4, "evaluation_episodes": 0, **options}
     return actor_learner(builder, "Catch", **options)
-
-
-def logged(run: lpml.Run, node: str) -> list[dict[str, float]]:
-    """What a node logged, in order."""
-    lines = run.folder.metrics_file(node).read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def test_every_role_has_its_node() -> None:

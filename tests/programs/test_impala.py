@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,9 @@ from lpml.agents.environments import make_environment, solved_at
 from lpml.agents.impala import ImpalaConfig
 from lpml.programs import impala
 from lpml.testing import running
+from tests.metrics import logged
 
 SMALL = ImpalaConfig(hidden=(8,), lstm=4, sequence_length=5, batch_size=4)
-
-
-def rows(folder: Path, node: str) -> list[dict[str, float]]:
-    """What a node logged."""
-    lines = (folder / "metrics" / f"{node}.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.slow
@@ -53,6 +47,6 @@ def test_it_solves_on_processes(env: str, servers: int, runs: Path) -> None:
     with running(program, "local_mp", directory=runs) as run:
         outcome = run.wait(580)
     assert outcome.state == "finished"
-    evaluations = rows(run.folder.path, "evaluator-0")
+    evaluations = logged(run, "evaluator/0")
     assert evaluations[-1]["evaluator_return"] >= (solved_at(env) or 0)
-    assert max(row["max_policy_lag"] for row in rows(run.folder.path, "learner-0")) >= 1
+    assert max(row["max_policy_lag"] for row in logged(run, "learner/0")) >= 1

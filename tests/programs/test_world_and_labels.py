@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from lpml.programs.world_and_labels.program import WORLDS, program
 from lpml.programs.world_and_labels.snow import DEPTH, Snow
 from lpml.record.checkpoints import latest_of
 from lpml.testing import node, running, service
+from tests.metrics import logged
 
 WORLD = WORLDS["snowy/Catch"]
 SMALL = EncodedPPOConfig(
@@ -47,11 +47,6 @@ TICKS = 300
 
 
 SPEC = Snow(Catch(), name=WORLD).spec
-
-
-def logged(run: lpml.Run, name: str) -> list[dict[str, float]]:
-    lines = run.folder.metrics_file(name).read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 @functools.cache
