@@ -77,11 +77,11 @@ def test_both_sides_may_send_much_at_the_same_time(
 def test_a_client_that_was_closed_says_so(service: Service) -> None:
     with over_a_connection(service) as client:
         pending = lpml.future(client.hold)
-        assert service.held.acquire(timeout=5)
+        assert service.held.acquire(timeout=60)
         wire.close(client)
         wire.close(client)
         with pytest.raises(lpml.NodeUnavailable, match="closed"):
-            pending.result(5)
+            pending.result(60.0)
         with pytest.raises(lpml.NodeUnavailable, match="was closed; make another"):
             client.echo(1)
 
@@ -143,7 +143,7 @@ def test_a_killed_node_fails_its_pending_calls_at_once(tmp_path: Path) -> None:
             child.kill()
             for each in pending:
                 with pytest.raises(lpml.NodeUnavailable, match="child/0 is gone"):
-                    each.result(10)
+                    each.result(60.0)
             with pytest.raises(lpml.NodeUnavailable):
                 client.echo(1)
             wire.close(client)
@@ -161,14 +161,14 @@ def test_a_forked_process_makes_a_connection_of_its_own(service: Service, remote
     if pid == 0:
         fine = False
         try:
-            gone = pending.exception(10)  # its reply goes to the parent
+            gone = pending.exception(60.0)  # its reply goes to the parent
             assert isinstance(gone, lpml.NodeUnavailable)
             assert "forked" in str(gone)
-            fine = remote.echo(2) == 2 and lpml.future(remote.echo, 3).result(10) == 3
+            fine = remote.echo(2) == 2 and lpml.future(remote.echo, 3).result(60.0) == 3
         finally:
             os._exit(0 if fine else 1)
     assert [remote.echo(n) for n in range(50)] == list(range(50))
     assert os.waitpid(pid, 0)[1] == 0
     assert not pending.done()
     service.go.set()
-    assert pending.result(10) == 5
+    assert pending.result(60.0) == 5

@@ -50,12 +50,12 @@ def test_a_cut_that_is_asked_for_has_what_was_acknowledged_before_even_amid_anot
     monkeypatch.setattr(trees, "save", slowly)
     options: dict[str, Any] = {"directory": tmp_path, "terminal": False}
     with lpml.launch(one_node(Logger), "local_mt", checkpoint_every=60.0, **options) as run:
-        assert writing.wait(30.0)  # the first cut is copied, and has no count
+        assert writing.wait(60.0)  # the first cut is copied, and has no count
         run.client("node/0").count(5)
         run.request_stop("enough")
         run.status()  # the request has been heard
         may_write.set()
-        assert run.wait(30.0).reason == "enough"
+        assert run.wait(60.0).reason == "enough"
     assert latest_of(run.folder).load("node/0") == 5
 
 
@@ -108,7 +108,7 @@ def test_a_program_without_state_has_nothing_to_save(start: Launch) -> None:
         with pytest.raises(lpml.LaunchError, match=r"no node .* has both save\(\) and restore\(\)"):
             run.checkpoint()
         run.request_stop("enough", save=True)
-        assert run.wait(30.0).reason == "enough"
+        assert run.wait(60.0).reason == "enough"
 
 
 class Witness:
@@ -142,7 +142,7 @@ def test_a_program_that_a_node_ends_is_saved_while_it_still_goes_on(start: Launc
     program.add_node(lpml.Node(Witness), label="witness")
     program.add_node(lpml.Node(Ender), label="ender")
     run = start(program, checkpoint_every=60.0)
-    outcome = run.wait(30.0)
+    outcome = run.wait(60.0)
     assert (outcome.state, outcome.reason) == ("finished", "enough")
     last = latest_of(run.folder)
     assert last.manifest.number == 2
@@ -153,5 +153,5 @@ def test_who_ended_the_program_is_said_even_if_all_have_returned_meanwhile(start
     program = lpml.Program("ended")
     program.add_node(lpml.Node(Account), label="account")
     program.add_node(lpml.Node(Ender), label="ender")  # returns while the cut is taken
-    outcome = start(program, checkpoint_every=60.0).wait(30.0)
+    outcome = start(program, checkpoint_every=60.0).wait(60.0)
     assert (outcome.state, outcome.reason) == ("finished", "enough")

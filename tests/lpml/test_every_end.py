@@ -40,7 +40,7 @@ def test_a_program_finishes_when_every_run_method_has_returned(
     for i in range(3):
         program.add_node(lpml.Node(Adder, counter, 4, tmp_path / f"done-{i}"), label="adder")
     run = start(program)
-    assert run.wait(30.0).state == "finished"
+    assert run.wait(60.0).state == "finished"
     assert max(int((tmp_path / f"done-{i}").read_text()) for i in range(3)) == 12
     states = {node.name: node.state for node in run.status().nodes}
     assert states == {"counter/0": "stopped"} | {f"adder/{i}": "finished" for i in range(3)}
@@ -55,7 +55,7 @@ class Stopper:
 
 
 def test_a_node_may_end_the_program(start: Launch) -> None:
-    outcome = start(program_of(lpml.Node(Stopper), lpml.Node(Waiter))).wait(30.0)
+    outcome = start(program_of(lpml.Node(Stopper), lpml.Node(Waiter))).wait(60.0)
     assert (outcome.state, outcome.reason) == ("finished", "target reached")
 
 
@@ -133,7 +133,7 @@ class Leaver:
 
 @pytest.mark.parametrize("how", ["exit", "stopped"])
 def test_leaving_run_by_exit_or_program_stopped_is_no_failure(start: Launch, how: str) -> None:
-    assert start(program_of(lpml.Node(Leaver, how))).wait(30.0).state == "finished"
+    assert start(program_of(lpml.Node(Leaver, how))).wait(60.0).state == "finished"
 
 
 def test_a_second_stop_kills_at_once(start: Launch) -> None:

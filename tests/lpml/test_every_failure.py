@@ -23,7 +23,7 @@ def test_a_failure_names_node_cause_and_log_and_stops_the_program(
 ) -> None:
     run = start(program_of(lpml.Node(Waiter), lpml.Node(Raiser, where)))
     with pytest.raises(lpml.NodeError) as caught:
-        run.wait(30.0)
+        run.wait(60.0)
     error = caught.value
     assert error.node == "node/1"
     assert "ValueError: boom" in error.reason
@@ -75,7 +75,7 @@ def test_an_exception_of_a_method_fails_its_caller_and_not_its_node(start: Launc
     program.add_node(lpml.Node(Victim, refuser))
     run = start(program)
     with pytest.raises(lpml.NodeError) as caught:
-        run.wait(30.0)
+        run.wait(60.0)
     assert caught.value.node == "victim/0"
     assert "nothing here" in caught.value.reason
     assert "in refuse" in caught.value.traceback
@@ -110,7 +110,7 @@ def test_a_node_that_never_starts_fails_and_says_where_it_hangs(
         stack = run.stack("node/0") if until(lambda: "_hang" in run.stack("node/0")) else ""
         assert "_hang" in stack
         with pytest.raises(lpml.NodeError, match=r"did not return within 2 s") as caught:
-            run.wait(30.0)
+            run.wait(60.0)
         assert "_hang" in caught.value.traceback
         if not uses_processes(run.launch):  # a thread that waits in foreign code is given up
             assert "cannot be killed" in run.stop().reason
@@ -136,7 +136,7 @@ def test_a_socket_folder_that_cannot_be_had_is_a_launch_error(
 def test_a_time_limit_fails_the_run_and_names_who_was_not_done(start: Launch) -> None:
     run = start(program_of(lpml.Node(Counter), lpml.Node(Waiter)), time_limit=0.5)
     with pytest.raises(lpml.NodeError, match=r"did not end within 0.5 s"):
-        run.wait(30.0)
+        run.wait(60.0)
 
 
 def test_the_faults_of_a_program_are_reported_before_anything_starts(

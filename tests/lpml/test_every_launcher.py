@@ -142,7 +142,7 @@ def test_run_may_be_a_coroutine(start: Launch, tmp_path: Path) -> None:
     program = lpml.Program("coroutine")
     counter = program.add_node(lpml.Node(Counter))
     program.add_node(lpml.Node(Asynchronous, counter, tmp_path / "done"))
-    assert start(program).wait(30.0).state == "finished"
+    assert start(program).wait(60.0).state == "finished"
     assert (tmp_path / "done").read_text() == "5"
 
 

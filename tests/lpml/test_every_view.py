@@ -100,7 +100,7 @@ def test_other_processes_find_a_run_and_stop_it(start: Launch) -> None:
     assert control.status()["nodes"][0]["name"] == "node/0"
     assert "thread" in control.stack("node/0") or "File" in control.stack("node/0")
     control.stop("from elsewhere")
-    outcome = run.wait(30.0)
+    outcome = run.wait(60.0)
     assert (outcome.state, outcome.reason) == ("stopped", "from elsewhere")
     assert run.name not in [info.run for info in rendezvous.runs()]
     wire.close(control)

@@ -37,7 +37,7 @@ def test_the_death_of_the_forkserver_ends_the_run_and_leaves_nothing(start: Laun
     pids = [*run.client("node/0").spawn(), run.client("node/0").pid()]
     forkserver_of(run).kill()
     with pytest.raises(lpml.NodeError, match="forkserver"):
-        run.wait(20.0)
+        run.wait(60.0)
     assert all(gone(pid) for pid in pids)
     assert rendezvous.runs() == []
 
@@ -50,7 +50,7 @@ def test_no_restart_policy_outlives_the_forkserver(start: Launch) -> None:
     pid = run.client("node/0").fill(1 << 29)
     forkserver_of(run).kill()
     with pytest.raises(lpml.NodeError, match="forkserver"):
-        run.wait(30.0)
+        run.wait(60.0)
     assert gone(pid)
 
 
@@ -97,7 +97,7 @@ def test_a_forkserver_that_dies_before_it_forks_fails_the_run(start: Launch) -> 
     run = start(program_of(lpml.Node(Inside)))
     server.kill()
     with pytest.raises(lpml.NodeError, match="forkserver"):
-        run.wait(20.0)
+        run.wait(60.0)
 
 
 def test_the_pid_of_a_node_that_answers_is_known_even_if_its_parent_has_not_said_it_yet(

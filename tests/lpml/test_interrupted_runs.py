@@ -225,11 +225,11 @@ def test_a_preempted_run_saves_says_so_and_goes_on(
     (folder,) = RunFolder.all(runs)
     assert until(lambda: folder.metrics_file("server/0").exists())
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=90)
     assert process.returncode == 143, said
     assert f"lpml resume {folder.name}" in said
     assert latest_number(folder) == 1
     process = lpml_process("resume", folder.name, "--plain", runs=runs)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=90)
     assert process.returncode == 0, said
     assert digest_of(folder) == digest_of(quiet)

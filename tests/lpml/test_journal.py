@@ -372,7 +372,7 @@ def test_a_damaged_journal_ends_the_run_with_its_name(start: Launch) -> None:
     content = bytearray(path.read_bytes())
     content[17] ^= 1
     path.write_bytes(content)
-    with lpml.deadline(20.0):
+    with lpml.deadline(60.0):
         if client.pid() == os.getpid():
             client.fail()
         else:
@@ -380,7 +380,7 @@ def test_a_damaged_journal_ends_the_run_with_its_name(start: Launch) -> None:
     with pytest.raises(
         lpml.NodeError, match=r"the record at byte 0 has a wrong checksum; .*resume"
     ):
-        run.wait(30.0)
+        run.wait(60.0)
 
 
 class NoRedo:
@@ -415,7 +415,7 @@ def test_what_can_be_of_no_use_is_refused(start: Launch, service: type, words: s
     program = lpml.Program("wrong")
     program.add_node(lpml.Node(service))
     with pytest.raises(lpml.NodeError, match=words):
-        start(program).wait(30.0)
+        start(program).wait(60.0)
 
 
 def test_a_long_journal_has_a_checkpoint_taken(

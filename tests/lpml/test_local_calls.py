@@ -40,7 +40,7 @@ def test_local_batches_are_served_together() -> None:
     dispatcher = wire.Dispatcher(service, interface_of(Sizes), Context(), "a/0")
     local = wire.local(dispatcher)
     futures = [lpml.future(local.double, np.float32(n)) for n in range(8)]
-    assert sorted(float(f.result(10)) for f in futures) == [2.0 * n for n in range(8)]
+    assert sorted(float(f.result(60.0)) for f in futures) == [2.0 * n for n in range(8)]
     assert sum(service.sizes) == 8
     assert len(service.sizes) <= 3
 

@@ -99,7 +99,7 @@ def test_death_by_a_signal_is_decoded_and_its_callers_learn_at_once(
     with pytest.raises(lpml.NodeUnavailable):
         run.client("node/0").die(number)
     with pytest.raises(lpml.NodeError, match=words):
-        run.wait(20.0)
+        run.wait(60.0)
     with pytest.raises(lpml.NodeUnavailable):
         run.client("node/0").pid()
 
@@ -120,7 +120,7 @@ def test_the_death_is_shown_and_not_the_failures_that_follow_from_it(start: Laun
     for _ in range(3):
         program.add_node(lpml.Node(Caller, inside))
     with pytest.raises(lpml.NodeError) as caught:
-        start(program).wait(20.0)
+        start(program).wait(60.0)
     assert caught.value.node == "inside/0"
 
 
@@ -139,7 +139,7 @@ class Quits:
 def test_an_exit_without_a_report_is_a_failure(start: Launch, code: int) -> None:
     run = start(program_of(lpml.Node(Quits, code)))
     with pytest.raises(lpml.NodeError, match=f"exited with status {code}|ended without"):
-        run.wait(20.0)
+        run.wait(60.0)
     assert "last words" in run.folder.log_file("node/0").read_text()
 
 
@@ -195,7 +195,7 @@ def test_the_children_of_a_node_that_dies_go_with_it(start: Launch) -> None:
     with pytest.raises(lpml.NodeUnavailable):
         run.client("node/0").die(signal.SIGKILL)
     with pytest.raises(lpml.NodeError):
-        run.wait(20.0)
+        run.wait(60.0)
     assert all(gone(pid) for pid in pids)
 
 
@@ -247,7 +247,7 @@ def test_nothing_survives_a_launcher_that_forgets_its_run(
     tmp_path: Path, end: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     process, pids = run_launcher(tmp_path, end)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     assert until(lambda: all(gone(pid) for pid in pids))
     assert until(lambda: rendezvous.runs() == [])
     assert ("KeyError" in capfd.readouterr().err) == ("KeyError" in end)

@@ -64,7 +64,7 @@ class Stumbles:
 @pytest.mark.parametrize("where", ["constructor", "run"])
 def test_a_node_that_fails_is_started_again_and_its_log_goes_on(start: Launch, where: str) -> None:
     run = start(program_of(lpml.Node(Stumbles, 2, where), restart=quickly()))
-    assert run.wait(30.0).state == "finished"
+    assert run.wait(60.0).state == "finished"
     assert (node_of(run).state, node_of(run).restarts) == ("finished", 2)
     lines = run.folder.log_file("node/0").read_text().splitlines()
     assert [line for line in lines if line.startswith("attempt")][:3] == [
@@ -83,7 +83,7 @@ class Misused:
 def test_a_constructor_that_raises_at_once_is_not_tried_again(start: Launch) -> None:
     run = start(program_of(lpml.Node(Misused), restart=quickly()))
     with pytest.raises(lpml.NodeError, match="a wrong argument"):
-        run.wait(30.0)
+        run.wait(60.0)
     assert node_of(run).restarts == 0
 
 
@@ -97,14 +97,14 @@ class Diverges:
 def test_numbers_that_are_not_finite_end_the_run_whatever_the_policy(start: Launch) -> None:
     run = start(program_of(lpml.Node(Diverges), restart=quickly()))
     with pytest.raises(lpml.NodeError, match="not finite at step 7"):
-        run.wait(30.0)
+        run.wait(60.0)
     assert node_of(run).restarts == 0
 
 
 def test_a_failure_beyond_the_budget_ends_the_run_and_is_the_one_shown(start: Launch) -> None:
     run = start(program_of(lpml.Node(Stumbles, 9), restart=quickly(2)))
     with pytest.raises(lpml.NodeError, match="it was restarted 2 times") as caught:
-        run.wait(30.0)
+        run.wait(60.0)
     assert "ValueError: fall 2" in caught.value.reason
     assert node_of(run).restarts == 2
 
@@ -120,7 +120,7 @@ class Returns:
 
 def test_a_policy_of_always_starts_a_node_again_that_has_returned(start: Launch) -> None:
     program = program_of(lpml.Node(Returns), restart=lpml.Restart.always(backoff=0.02))
-    outcome = start(program).wait(30.0)
+    outcome = start(program).wait(60.0)
     assert (outcome.state, outcome.reason) == ("finished", "enough")
 
 
@@ -171,14 +171,14 @@ def test_an_idempotent_call_rides_through_a_restart_and_another_does_not(start: 
     with start(program_of(lpml.Node(Server), restart=quickly())) as run:
         server = run.client("node/0")
         assert server.attempt() == 0
-        with lpml.deadline(20.0):
+        with lpml.deadline(60.0):
             riding = lpml.future(server.wait_for_attempt, 1)
             failing = lpml.future(server.wait_for_ever)
         server.fail()
-        with lpml.deadline(20.0):
+        with lpml.deadline(60.0):
             assert server.wait_for_attempt(1) == 1
-        assert riding.result(20.0) == 1
-        assert isinstance(failing.exception(20.0), lpml.NodeUnavailable)
+        assert riding.result(60.0) == 1
+        assert isinstance(failing.exception(60.0), lpml.NodeUnavailable)
         assert server.attempt() == 1
 
 
@@ -191,7 +191,7 @@ def test_a_call_made_between_two_attempts_waits_for_the_next(start: Launch, tmp_
         assert until(lambda: is_between_or_begins(run))
         waiting = lpml.future(server.attempt)
         gate.touch()
-        assert waiting.result(30.0) == 1  # it is not idempotent, but nobody has seen it yet
+        assert waiting.result(60.0) == 1  # it is not idempotent, but nobody has seen it yet
 
 
 def test_a_call_that_waits_for_a_restart_keeps_its_deadline(start: Launch) -> None:
@@ -214,7 +214,7 @@ def test_a_stop_between_two_attempts_is_a_stop_and_frees_who_waits(start: Launch
     outcome = run.stop("enough")
     assert (outcome.state, outcome.reason) == ("stopped", "enough")
     assert outcome.seconds < 40.0  # and not the minute until the next attempt
-    assert isinstance(waiting.exception(10.0), lpml.NodeUnavailable)
+    assert isinstance(waiting.exception(60.0), lpml.NodeUnavailable)
 
 
 class Asks:
@@ -268,7 +268,7 @@ def test_nodes_of_one_process_are_restarted_together(processes: Launch) -> None:
         program.add_node(lpml.Node(Child, False), label="second")
     with processes(program) as run:
         assert until(lambda: node_of(run, "second/0").restarts == 1)
-        with lpml.deadline(20.0):
+        with lpml.deadline(60.0):
             assert run.client("first/0").attempt() == run.client("second/0").attempt() == 1
 
 
@@ -290,7 +290,7 @@ def test_a_killed_process_is_noticed_at_once_and_replaced(processes: Launch, num
     with processes(program_of(lpml.Node(Killed), restart=quickly())) as run:
         victim = run.client("node/0")
         assert victim.attempt() == 0
-        with pytest.raises(lpml.NodeUnavailable), lpml.deadline(30.0):
+        with pytest.raises(lpml.NodeUnavailable), lpml.deadline(60.0):
             victim.die(number)
         assert victim.attempt() == 1
         assert run.stop("enough").reason == "enough"
@@ -337,7 +337,7 @@ def test_calls_that_waited_for_the_next_attempt_are_served_one_at_a_time(
         assert client.add() == 1
         client.fail()
         assert until(lambda: is_between_or_begins(run))
-        with lpml.deadline(30.0):
+        with lpml.deadline(60.0):
             waiting = [lpml.future(client.add) for _ in range(3)]
             gate.touch()
             assert until(lambda: node_of(run).restarts == 1)

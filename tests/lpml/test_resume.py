@@ -57,4 +57,4 @@ def test_what_cannot_be_resumed_is_refused(start: Launch, tmp_path: Path) -> Non
     (latest_of(run.folder).path / "node-0.json").write_text("{")
     run = start(one_node(Logger), resume=run.folder.path)
     with pytest.raises(lpml.NodeError, match="restoring it from its checkpoint raised"):
-        run.wait(30.0)
+        run.wait(60.0)

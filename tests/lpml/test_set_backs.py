@@ -39,7 +39,7 @@ def test_a_stateful_node_that_fails_sets_the_run_back_to_its_checkpoint(start: L
         run.checkpoint()
         node.count(5)
         node.fail()
-        with lpml.deadline(20.0):
+        with lpml.deadline(60.0):
             assert until(lambda: run.status().nodes[0].restarts == 1)
             assert node.get() == 3
     assert "set back to its last checkpoint" in run.folder.log_file("node/0").read_text()
@@ -65,4 +65,4 @@ def test_a_stateful_node_without_a_checkpoint_fails_the_run(start: Launch) -> No
     run = start(one_node(Fragile, lpml.Restart.on_failure(3, backoff=0.02)))
     run.client("node/0").fail()
     with pytest.raises(lpml.NodeError, match=r"told to; it has state, .*--checkpoint-every"):
-        run.wait(30.0)
+        run.wait(60.0)

@@ -37,7 +37,7 @@ def test_rubbish_harms_nobody_but_its_sender(start: Launch) -> None:
             for size in (0, 1, 7, 24, 1000, 100_000):
                 with socket.socket(socket.AF_UNIX) as peer:
                     peer.connect(path)
-                    peer.settimeout(5.0)
+                    peer.settimeout(60)
                     try:
                         peer.sendall(dice.randbytes(size))
                         peer.shutdown(socket.SHUT_WR)
