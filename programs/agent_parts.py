@@ -153,7 +153,9 @@ def leave_policy(builder: AbstractBuilder, spec: EnvironmentSpec, params: Params
     directory = lpml.context().directory
     if directory is not None:
         folder = save_policy(directory / "policy", builder, spec, params)
-        print(f"the policy is in {folder}; lpml.agents.load_policy reads it", flush=True)
+        best = directory / "best"
+        also = f", the best that was evaluated in {best}" if best.is_dir() else ""
+        print(f"the policy is in {folder}{also}; lpml.agents.load_policy reads it", flush=True)
 
 
 def seed_of(seed: int, actor: int) -> int:
