@@ -17,6 +17,7 @@ import lpml
 import lpml.testing
 from lpml.launchers import NodeStatus, Run, names
 from lpml.record.checkpoints import Checkpoints, latest_of
+from tests.launching import fail
 from tests.tables import LAUNCHERS
 from tests.waiting import until
 
@@ -99,7 +100,7 @@ def strike(run: Run, name: str) -> None:
     """Kills a node, or has it fail where it is a thread; waits until its next attempt runs."""
     before, pid = status(run, name).restarts, run.client(name).pid()
     if pid == os.getpid():
-        run.client(name).fail()
+        fail(run.client(name))
     else:
         os.kill(pid, signal.SIGKILL)
     assert until(lambda: status(run, name).restarts > before), status(run, name)
@@ -374,7 +375,7 @@ def test_a_damaged_journal_ends_the_run_with_its_name(start: Launch) -> None:
     path.write_bytes(content)
     with lpml.deadline(60.0):
         if client.pid() == os.getpid():
-            client.fail()
+            fail(client)
         else:
             os.kill(client.pid(), signal.SIGKILL)
     with pytest.raises(

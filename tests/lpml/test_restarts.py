@@ -14,7 +14,7 @@ import pytest
 import lpml
 from lpml.errors import NotFinite
 from lpml.launchers import NodeStatus, Run
-from tests.launching import Launch
+from tests.launching import Launch, fail
 from tests.waiting import until
 
 
@@ -174,7 +174,7 @@ def test_an_idempotent_call_rides_through_a_restart_and_another_does_not(start: 
         with lpml.deadline(60.0):
             riding = lpml.future(server.wait_for_attempt, 1)
             failing = lpml.future(server.wait_for_ever)
-        server.fail()
+        fail(server)
         with lpml.deadline(60.0):
             assert server.wait_for_attempt(1) == 1
         assert riding.result(60.0) == 1
@@ -187,7 +187,7 @@ def test_a_call_made_between_two_attempts_waits_for_the_next(start: Launch, tmp_
     gate = tmp_path / "gate"
     with start(program_of(lpml.Node(Server, gate), restart=policy)) as run:
         server = run.client("node/0")
-        server.fail()
+        fail(server)
         assert until(lambda: is_between_or_begins(run))
         waiting = lpml.future(server.attempt)
         gate.touch()
@@ -198,7 +198,7 @@ def test_a_call_that_waits_for_a_restart_keeps_its_deadline(start: Launch) -> No
     policy = lpml.Restart.on_failure(1, backoff=30.0)
     with start(program_of(lpml.Node(Server), restart=policy)) as run:
         server = run.client("node/0")
-        server.fail()
+        fail(server)
         assert until(lambda: is_between_attempts(run))
         with pytest.raises(lpml.CallTimeout), lpml.deadline(0.2):
             server.wait_for_attempt(1)
@@ -208,7 +208,7 @@ def test_a_stop_between_two_attempts_is_a_stop_and_frees_who_waits(start: Launch
     policy = lpml.Restart.on_failure(1, backoff=60.0)
     run = start(program_of(lpml.Node(Server), restart=policy))
     server = run.client("node/0")
-    server.fail()
+    fail(server)
     assert until(lambda: is_between_attempts(run))
     waiting = lpml.future(server.attempt)
     outcome = run.stop("enough")
@@ -233,7 +233,7 @@ def test_other_nodes_find_a_restarted_node_where_it_was(start: Launch) -> None:
     for _ in range(3):
         program.add_node(lpml.Node(Asks, server), label="asks")
     run = start(program)
-    run.client("server/0").fail()
+    fail(run.client("server/0"))
     run.client("server/0").wait_for_attempt(1)
     assert until(lambda: all(node_of(run, f"asks/{i}").state == "finished" for i in range(3)))
     run.stop()
@@ -335,7 +335,7 @@ def test_calls_that_waited_for_the_next_attempt_are_served_one_at_a_time(
     with start(program_of(lpml.Node(OneAtATime, gate), restart=policy)) as run:
         client = run.client("node/0")
         assert client.add() == 1
-        client.fail()
+        fail(client)
         assert until(lambda: is_between_or_begins(run))
         with lpml.deadline(60.0):
             waiting = [lpml.future(client.add) for _ in range(3)]

@@ -6,7 +6,7 @@ import pytest
 
 import lpml
 from lpml.record.checkpoints import Checkpoints, latest_of
-from tests.launching import Launch
+from tests.launching import Launch, fail
 from tests.lpml.stateful import Logger, bank, check, one_node
 from tests.waiting import until
 
@@ -38,7 +38,7 @@ def test_a_stateful_node_that_fails_sets_the_run_back_to_its_checkpoint(start: L
         node.count(3)
         run.checkpoint()
         node.count(5)
-        node.fail()
+        fail(node)
         with lpml.deadline(60.0):
             assert until(lambda: run.status().nodes[0].restarts == 1)
             assert node.get() == 3
@@ -52,7 +52,7 @@ def test_all_nodes_are_set_back_together(start: Launch) -> None:
     with start(program, checkpoint_every=0.2, stop_timeout=30.0) as run:
         checkpoints = Checkpoints(run.folder)
         assert until(lambda: len(checkpoints.all()) == 2)
-        run.client("fragile/0").fail()
+        fail(run.client("fragile/0"))
         assert until(lambda: {node.restarts for node in run.status().nodes} == {1})
         seen = checkpoints.all()[-1].manifest.number
         assert until(lambda: checkpoints.all()[-1].manifest.number > seen)
@@ -63,6 +63,6 @@ def test_all_nodes_are_set_back_together(start: Launch) -> None:
 
 def test_a_stateful_node_without_a_checkpoint_fails_the_run(start: Launch) -> None:
     run = start(one_node(Fragile, lpml.Restart.on_failure(3, backoff=0.02)))
-    run.client("node/0").fail()
+    fail(run.client("node/0"))
     with pytest.raises(lpml.NodeError, match=r"told to; it has state, .*--checkpoint-every"):
         run.wait(60.0)
