@@ -27,9 +27,10 @@ from lpml.nodes.data_parallel import make_mesh, place, replicate, spread, tracin
 from lpml.nodes.learning import LearnerState
 from lpml.nodes.replay import CutTransitions, Oldest, Prioritised, Transitions, Uniform
 from lpml.nodes.roles import Params
-from lpml.nodes.simulation import AbstractSimulation, EpisodeSums, Simulated
+from lpml.nodes.simulation import AbstractSimulation, Simulated
 from lpml.nodes.simulator import check_memory
 from lpml.nodes.updates import strong
+from lpml.nodes.windows import EpisodeSums
 
 
 class AnakinState(NamedTuple):

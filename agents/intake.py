@@ -19,8 +19,9 @@ from lpml.errors import UsageError
 from lpml.nodes import simulation
 from lpml.nodes.data_parallel import deal
 from lpml.nodes.learning import LearnerState
-from lpml.nodes.simulation import AbstractSimulation, EpisodeSums, Simulated
+from lpml.nodes.simulation import AbstractSimulation, Simulated
 from lpml.nodes.updates import many_updates
+from lpml.nodes.windows import EpisodeSums
 
 
 class Learning(NamedTuple):

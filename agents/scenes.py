@@ -15,7 +15,8 @@ from lpml.agents.jax_environments.drawing import Picture
 from lpml.agents.serial import Outcome
 from lpml.errors import UsageError
 from lpml.nodes.environment import AbstractEnvironment, EnvironmentSpec
-from lpml.nodes.simulation import AbstractDrawn, AbstractSimulation, replay_keys
+from lpml.nodes.simulation import AbstractDrawn, AbstractSimulation
+from lpml.nodes.simulation_keys import replay_keys
 from lpml.nodes.simulator import VectorSimulator
 
 _SMALLEST = 160  # pixels; smaller observations are shown larger

@@ -30,7 +30,7 @@ from lpml.nodes.roles import Snapshot as Snapshot
 from lpml.nodes.sharding import ShardedParameterServer as ShardedParameterServer
 from lpml.nodes.sharding import split_params as split_params
 from lpml.nodes.simulation import AbstractSimulation as AbstractSimulation
-from lpml.nodes.simulation import replay_keys as replay_keys
+from lpml.nodes.simulation_keys import replay_keys as replay_keys
 from lpml.nodes.simulator import SimulatorStatistics as SimulatorStatistics
 from lpml.nodes.simulator import VectorSimulator as VectorSimulator
 from lpml.nodes.stopper import Stopper as Stopper

@@ -18,7 +18,7 @@ from lpml.nodes.finite import check_observation, check_step
 from lpml.nodes.host_policy import act_in, check_finite, random_key
 from lpml.nodes.replay import Sequence, Step
 from lpml.nodes.roles import Params
-from lpml.nodes.simulation import EpisodeSums, select, windows, with_valid
+from lpml.nodes.windows import EpisodeSums, select, windows, with_valid
 
 
 class RolloutSource(Protocol):

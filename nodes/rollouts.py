@@ -17,7 +17,7 @@ from lpml.nodes.counter import Counter, CountOf
 from lpml.nodes.data_parallel import Divided
 from lpml.nodes.replay import Sample, SampleInfo
 from lpml.nodes.roles import Params
-from lpml.nodes.simulation import EpisodeSums
+from lpml.nodes.windows import EpisodeSums
 
 
 class _Rollout(NamedTuple):

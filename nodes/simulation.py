@@ -9,7 +9,6 @@ last observation and nothing else. These are the rows that an `Actor` writes int
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -21,13 +20,13 @@ from lpml.nodes.acting import Policy, PolicyState
 from lpml.nodes.environment import EnvironmentSpec
 from lpml.nodes.replay import Sequence, Step
 from lpml.nodes.roles import Params
+from lpml.nodes.simulation_keys import episode_seed, lane_roots, phases, replay_keys
+from lpml.nodes.windows import EpisodeSums, select, windows
 
 State: TypeAlias = Any
 """What an environment knows: a tree of arrays."""
 
 _NEVER = np.iinfo(np.int32).max
-_KIND_OF_KEYS = "threefry2x32"  # whose numbers do not depend on how many environments there are
-_LANES, _ACTIONS = 0x1A9E5, 0xAC7105  # folded into the key of a seed, which others have, too
 
 
 class AbstractSimulation(ABC):
@@ -121,19 +120,6 @@ class Simulated(NamedTuple):
     """Of the policy's draws."""
 
 
-class EpisodeSums(NamedTuple):
-    """Of one rollout, `[]`."""
-
-    steps: jax.Array
-    """int32: ticks that were steps."""
-    episodes: jax.Array
-    """int32: that ended; the next two are sums over these."""
-    returns: jax.Array
-    lengths: jax.Array
-    is_bad: jax.Array
-    """Whether any environment ever was not finite."""
-
-
 def begin(environment: AbstractSimulation, num_envs: int, seed: int | jax.Array) -> Lanes:
     """E environments at the begin of their first episodes.
 
@@ -152,20 +138,7 @@ def staggered(environment: AbstractSimulation, lanes: Lanes) -> Lanes:
     longest = environment.spec.max_steps
     if longest is None:
         return lanes
-    drawn = _mixed(~lanes.root) % jnp.uint32(longest)
-    return lanes._replace(limit=1 + drawn.astype(jnp.int32))
-
-
-def lane_roots(num_envs: int, seed: int | jax.Array) -> jax.Array:
-    """Of every environment what its seeds are made of, `[E]` uint32."""
-    # To split a key is to fold 0, 1, 2, ... in: whoever splits that of the seed would have these.
-    key = jax.random.fold_in(jax.random.key(seed, impl=_KIND_OF_KEYS), _LANES)
-
-    def root(i: jax.Array) -> jax.Array:
-        return jax.random.bits(jax.random.fold_in(key, i), dtype=jnp.uint32)
-
-    roots: jax.Array = jax.vmap(root)(jnp.arange(num_envs))
-    return roots
+    return lanes._replace(limit=1 + phases(lanes.root, longest))
 
 
 def begin_episodes(environment: AbstractSimulation, roots: jax.Array, episodes: jax.Array) -> Lanes:
@@ -221,28 +194,6 @@ def rollout(
     return simulated, windows(rows, lanes.observation, lanes.ended), sums_of(ticked, lanes)
 
 
-def windows(rows: Step, observation: Any, ended: jax.Array) -> Sequence:
-    """Rows `[T, E, ...]` and the one after them as windows `[E, T + 1, ...]`.
-
-    Args:
-      rows: zero where there was no step, but for the observation.
-      observation: `[E, ...]`, of the row after them.
-      ended: `[E]`: whether that is the last of an episode.
-    """
-    end = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), rows)
-    end = end._replace(observation=observation, extras=with_valid(end.extras, ~ended))
-    steps = jax.tree.map(
-        lambda column, row: jnp.swapaxes(jnp.concatenate([column, row[None]]), 0, 1), rows, end
-    )
-    mask: Any = jnp.ones(steps.reward.shape, jnp.bool_)
-    return Sequence(steps, mask)
-
-
-def action_key(seed: int) -> jax.Array:
-    """Of the policy's draws beside environments of this seed: of nothing else that is drawn."""
-    return jax.random.fold_in(jax.random.key(seed & 0xFFFFFFFF), _ACTIONS)
-
-
 def draw_keys(simulated: Simulated, length: int) -> tuple[Simulated, jax.Array]:
     """Keys `[T]` for as many ticks, drawn all at once, which is faster than one in each tick."""
     keys = jax.random.split(simulated.key, length + 1)
@@ -289,30 +240,9 @@ def sums_of(ticked: Ticked, lanes: Lanes) -> EpisodeSums:
     )
 
 
-def replay_keys(seed: int | jax.Array, step: int | jax.Array) -> jax.Array:
-    """The key of step `step` of the episode with this seed; step 0 is its reset.
-
-    Seed and step are the key's two words as they are: threefry is made for keys that are counted
-    (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011), and to fold the step in
-    would take as long as a step of a small environment does.
-    """
-    words = jnp.stack([jnp.asarray(seed, jnp.uint32), jnp.asarray(step).astype(jnp.uint32)])
-    key: jax.Array = jax.random.wrap_key_data(words, impl=_KIND_OF_KEYS)
-    return key
-
-
-def _mixed(word: jax.Array) -> jax.Array:
-    """Another uint32 for each: the finalizer of MurmurHash3, in which every bit counts."""
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        word = (word ^ (word >> jnp.uint32(shift))) * jnp.uint32(factor)
-    mixed: jax.Array = word ^ (word >> jnp.uint32(16))
-    return mixed
-
-
 def _first(environment: AbstractSimulation, root: jax.Array, episode: jax.Array) -> Lanes:
     """One environment at the begin of an episode."""
-    # Mixed twice: two environments with a seed in common have other seeds before and after it.
-    seed = _mixed(root ^ _mixed(episode.astype(jnp.uint32)))
+    seed = episode_seed(root, episode)
     state, observation = environment.reset(replay_keys(seed, 0))
     zero, false = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.bool_)
     return Lanes(
@@ -368,24 +298,6 @@ def _renewed(environment: AbstractSimulation, lane: Lanes, stepped: Lanes) -> La
         lambda a, b: a if a is b else jnp.where(lane.ended, a, b), fresh, stepped
     )
     return new
-
-
-def select(which: jax.Array, chosen: Any, other: Any) -> Any:
-    """Trees `[E, ...]`: the rows of one where `which` `[E]`, else those of the other."""
-
-    def one(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(one, chosen, other)
-
-
-def with_valid(extras: Any, valid: Any) -> Any:
-    """The extras of a row, or several, with this as their `valid`, if they have one."""
-    if isinstance(extras, Mapping) and "valid" in extras:
-        return {**extras, "valid": valid}
-    if "valid" in getattr(extras, "_fields", ()):
-        return extras._replace(valid=valid)
-    return extras
 
 
 def _strong(tree: Any) -> Any:

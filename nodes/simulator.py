@@ -21,16 +21,15 @@ from lpml.nodes.replay import Sequence
 from lpml.nodes.roles import Params
 from lpml.nodes.simulation import (
     AbstractSimulation,
-    EpisodeSums,
     Lanes,
     Simulated,
-    action_key,
     begin,
     begin_episodes,
-    lane_roots,
     rollout,
     tick,
 )
+from lpml.nodes.simulation_keys import action_key, lane_roots
+from lpml.nodes.windows import EpisodeSums
 
 
 @dataclass(frozen=True)
