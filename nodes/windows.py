@@ -43,8 +43,8 @@ def windows(rows: Step, observation: Any, ended: jax.Array) -> Sequence:
 
 def with_valid(extras: Any, valid: Any) -> Any:
     """The extras of a row, or several, with this as their `valid`, if they have one."""
-    if isinstance(extras, Mapping) and "valid" in extras:
-        return {**extras, "valid": valid}
+    if isinstance(extras, Mapping):
+        return {**extras, "valid": valid} if "valid" in extras else extras
     if "valid" in getattr(extras, "_fields", ()):
         return extras._replace(valid=valid)
     return extras
