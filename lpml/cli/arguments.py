@@ -82,7 +82,10 @@ def parse(
             _refuse_unknown(factory, flags, others)
         raise FlagError(f"{factory.target}: {_plain(shown)}", shown) from stop
     except Exception as error:
-        raise _no_flags(factory, str(error)) from error
+        with contextlib.redirect_stdout(io.StringIO()):
+            print_usage(factory)  # raises, if it is not the values that cannot be
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{factory.target}: {why}") from error
     return parsed
 
 

@@ -160,8 +160,8 @@ class ProcessLauncher(AbstractLauncher):
             self._waiting.append(process)
 
     def _say(self, process: NodeProcess, decision: Decision) -> None:
-        if decision.what == "ask" and system.process_state(process.pid) == "T":
-            self._signal(process, signal.SIGCONT)  # or it would never hear of the stop
+        if decision.what == "ask":  # one that is stopped by a signal would never hear of it
+            self._signal(process, signal.SIGCONT)
         if decision.what == "close":
             self._listeners.close([decision.node])
         what = "ask" if decision.what == "ask" else "close"
@@ -182,8 +182,7 @@ class ProcessLauncher(AbstractLauncher):
     def _signal(self, process: NodeProcess, *numbers: int) -> None:
         if process.forked and not process.exited:
             numbers = tuple(map(int, numbers))
-            message = {"what": "signal", "pid": process.pid, "key": process.key}
-            self._server.send({**message, "numbers": numbers})
+            self._server.send({"what": "signal", "key": process.key, "numbers": numbers})
 
     def _fork_some(self) -> None:
         while self._orphaned and self._waiting:  # its restart was due after the server's death

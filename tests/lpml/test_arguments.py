@@ -112,6 +112,26 @@ def test_a_parameter_that_cannot_be_a_flag_is_told() -> None:
         arguments.build(factories.find(target), ["--x", "1"])
 
 
+CHECKED = """
+import dataclasses, lpml
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    size: int = 1
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise lpml.UsageError(f"size={self.size}: give at least 1")
+
+def program(config: Config = Config()) -> lpml.Program:
+    return lpml.Program("p")
+"""
+
+
+def test_values_that_a_dataclass_refuses_are_told_in_its_own_words() -> None:
+    with pytest.raises(UsageError, match=r"^program\.py: size=0: give at least 1$"):
+        given(write(CHECKED), "--config.size", "0")
+
+
 def test_the_module_of_a_file_has_the_name_of_the_file() -> None:
     factory = factories.find(write(PROGRAM, "folder/mine.py"))
     assert factory.function.__module__ == "mine"
