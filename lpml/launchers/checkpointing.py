@@ -146,7 +146,8 @@ class Checkpointing:
             self._last_begun = True
             self._begin(now, last=True)
         if phase not in ("running", "saving", "stopping"):
-            self._answer(self._requests, "the program is stopping")
+            for waiting in (self._requests, self._answered):
+                self._answer(waiting, "the program is stopping")
 
     def decided(self, decisions: list[Decision]) -> None:
         """Before decisions are carried out: nodes that are set back have nothing to redo."""

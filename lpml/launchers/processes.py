@@ -30,7 +30,6 @@ from lpml.launchers.process import NodeProcess
 from lpml.launchers.questions import Questions
 from lpml.launchers.server_process import take
 from lpml.launchers.server_process import warm as warm
-from lpml.launchers.specs import ProcessSpec
 from lpml.record.folder import RunFolder, disk_error
 from lpml.wire.waker import Waker
 
@@ -193,7 +192,18 @@ class ProcessLauncher(AbstractLauncher):
             self._fork(self._waiting.popleft())
 
     def _fork(self, process: NodeProcess) -> None:
-        spec = system.memory_file("lpml-spec", pickle.dumps(self._brief(process), protocol=5))
+        told = brief(
+            process,
+            self._plan,
+            self._folder,
+            self._part,
+            sockets=self._sockets,
+            stacks=self._stack_file(process),
+            states=self._states,
+            address=self.address,
+            interfaces=self._interfaces,
+        )
+        spec = system.memory_file("lpml-spec", pickle.dumps(told, protocol=5))
         ours, theirs = socket.socketpair()
         listeners = [fd for node in process.nodes for fd in self._listeners.descriptors(node.name)]
         attempt = max(process.attempts.values())
@@ -206,19 +216,6 @@ class ProcessLauncher(AbstractLauncher):
         self._flying += 1
         process.connect(ours)
         self._selector.register(ours, selectors.EVENT_READ, process)
-
-    def _brief(self, process: NodeProcess) -> ProcessSpec:
-        return brief(
-            process,
-            self._plan,
-            self._folder,
-            self._part,
-            sockets=self._sockets,
-            stacks=self._stack_file(process),
-            states=self._states,
-            address=self.address,
-            interfaces=self._interfaces,
-        )
 
     def _stack_file(self, process: NodeProcess) -> Path:
         return self._listeners.path(process.nodes[0].name, ".stacks")

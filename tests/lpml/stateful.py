@@ -6,6 +6,26 @@ import lpml
 from lpml.record.checkpoints import Checkpoint
 
 
+class FailsWhenTold:
+    """Its loop raises once it is told to fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = lpml.context().clock.condition()
+        self._failing = False
+
+    @lpml.concurrent
+    def fail(self) -> None:
+        with self._changed:
+            self._failing = True
+            self._changed.notify_all()
+
+    def run(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._failing)
+        raise ValueError("told to")
+
+
 class Account:
     """A sum, and who has put how much in."""
 

@@ -114,7 +114,7 @@ def test_a_loop_that_never_asks_is_interrupted_before_the_deadline(
 ) -> None:
     monkeypatch.setattr("lpml.launchers.stopping.TERMINATE_AT", 0.05)
     run = start(program_of(lpml.Node(Deaf), lpml.Node(Waiter)))
-    assert until(lambda: run.status().nodes[0].state == "running")
+    assert until(lambda: all(node.state == "running" for node in run.status().nodes))
     outcome = run.stop("enough")
     assert (outcome.state, outcome.reason) == ("stopped", "enough")
 

@@ -18,6 +18,7 @@ import lpml.testing
 from lpml.launchers import NodeStatus, Run, names
 from lpml.record.checkpoints import Checkpoints, latest_of
 from tests.launching import fail
+from tests.lpml.stateful import FailsWhenTold
 from tests.tables import LAUNCHERS
 from tests.waiting import until
 
@@ -42,16 +43,15 @@ def status(run: Run, name: str) -> NodeStatus:
     return next(node for node in run._describe({}).nodes if node.name == name)
 
 
-class Ledger:
+class Ledger(FailsWhenTold):
     """Entries in the order in which they came; journals them."""
 
     def __init__(self, journal: bool = True) -> None:
+        super().__init__()
         self._journal = journal
         if journal:
             lpml.context().keep_journal()
         self._entries: list[str] = []
-        self._changed = lpml.context().clock.condition()
-        self._failing = False
 
     def add(self, entry: str) -> int:
         if self._journal:
@@ -66,17 +66,6 @@ class Ledger:
     @lpml.idempotent
     def pid(self) -> int:
         return os.getpid()
-
-    @lpml.concurrent
-    def fail(self) -> None:
-        with self._changed:
-            self._failing = True
-            self._changed.notify_all()
-
-    def run(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._failing)
-        raise ValueError("told to")
 
     def save(self) -> list[str]:
         return self._entries

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,20 @@ def is_between_or_begins(run: Run) -> bool:
     """The same where the next attempt waits for a gate: on a busy machine it may have begun."""
     (node,) = run._describe({}).nodes
     return is_between_attempts(run) or (node.state, node.restarts) == ("starting", 1)
+
+
+def under_way(pool: ThreadPoolExecutor, call: Callable[[], int]) -> Future[int]:
+    """A call that has begun. To a node of another host it is sent when the node has proved who it
+    is, so `lpml.future` would wait for one that waits for us."""
+    begun = threading.Event()
+
+    def made() -> int:
+        begun.set()
+        return call()
+
+    future = pool.submit(made)
+    assert begun.wait(60.0)
+    return future
 
 
 class Stumbles:
@@ -189,9 +205,10 @@ def test_a_call_made_between_two_attempts_waits_for_the_next(start: Launch, tmp_
         server = run.client("node/0")
         fail(server)
         assert until(lambda: is_between_or_begins(run))
-        waiting = lpml.future(server.attempt)
-        gate.touch()
-        assert waiting.result(60.0) == 1  # it is not idempotent, but nobody has seen it yet
+        with ThreadPoolExecutor(1) as pool:
+            waiting = under_way(pool, server.attempt)
+            gate.touch()
+            assert waiting.result(60.0) == 1  # it is not idempotent, but nobody has seen it yet
 
 
 def test_a_call_that_waits_for_a_restart_keeps_its_deadline(start: Launch) -> None:
@@ -337,9 +354,9 @@ def test_calls_that_waited_for_the_next_attempt_are_served_one_at_a_time(
         assert client.add() == 1
         fail(client)
         assert until(lambda: is_between_or_begins(run))
-        with lpml.deadline(60.0):
-            waiting = [lpml.future(client.add) for _ in range(3)]
+        with ThreadPoolExecutor(6) as pool:
+            waiting = [under_way(pool, client.add) for _ in range(3)]
             gate.touch()
             assert until(lambda: node_of(run).restarts == 1)
-            waiting += [lpml.future(client.add) for _ in range(3)]
-            assert [future.result() for future in waiting] == [1] * 6
+            waiting += [under_way(pool, client.add) for _ in range(3)]
+            assert [future.result(60.0) for future in waiting] == [1] * 6

@@ -7,28 +7,12 @@ import pytest
 import lpml
 from lpml.record.checkpoints import Checkpoints, latest_of
 from tests.launching import Launch, fail
-from tests.lpml.stateful import Logger, bank, check, one_node
+from tests.lpml.stateful import FailsWhenTold, Logger, bank, check, one_node
 from tests.waiting import until
 
 
-class Fragile(Logger):
-    """Fails when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._changed = lpml.context().clock.condition()
-        self._failing = False
-
-    @lpml.concurrent
-    def fail(self) -> None:
-        with self._changed:
-            self._failing = True
-            self._changed.notify_all()
-
-    def run(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._failing)
-        raise ValueError("told to")
+class Fragile(FailsWhenTold, Logger):
+    """Has state, and fails when it is told to."""
 
 
 def test_a_stateful_node_that_fails_sets_the_run_back_to_its_checkpoint(start: Launch) -> None:
