@@ -17,6 +17,7 @@ from lpml.wire.patience import PATIENCE, check_caller
 _RETRIES = 5  # times that the kernel sends something in vain until a link counts as cut: 6 s
 WRITE = 1 << 18
 """Bytes that are encrypted and sent at once, without a look at the rest of Python."""
+_ENDED = getattr(select, "POLLRDHUP", 0)  # Linux: the peer has closed, or will send no more
 _AT_ONCE = 1 << 20  # bytes that one read decrypts at most, so that others have their turn
 
 
@@ -55,6 +56,8 @@ class TlsConnection:
         # The library bears no two threads. Never held while waiting; taken twice where a garbage
         # collection, which may tell the peer something, comes while we read.
         self._lock = threading.RLock()
+        self._end = select.poll()
+        self._end.register(self._tls, _ENDED)
         self._wait = True
         self.owed = False
         """Whether the beginning of a message was encrypted, so that only it can follow."""
@@ -159,11 +162,14 @@ class TlsConnection:
         What is left must be sent next, and its first `WRITE` bytes in one piece: some of them may
         be encrypted already, and the library counts no part of what it was given.
 
-
         Raises:
           BlockingIOError: nothing of it could be sent now.
+          ConnectionResetError: the peer is gone, and has none of it.
         """
         del flags
+        # TCP takes what is sent to a peer that has closed, and nobody could tell whether it came.
+        if self._end.poll(0):
+            raise ConnectionResetError("it closed the connection")
         view, done = memoryview(data), 0
         while done < len(view):
             try:

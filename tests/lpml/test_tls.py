@@ -193,6 +193,25 @@ def test_an_idempotent_call_outlives_a_connection(node: Node) -> None:
     assert node.client.count() == 2
 
 
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_call_after_a_node_has_closed_is_for_the_next_that_listens(
+    identity: Identity, tmp_path: Path, attempt: int
+) -> None:
+    """Though it may not be made twice: TCP would take it, and nobody could say who had it."""
+    first = Node(tmp_path, identity)
+    kept = first.remote.dup()
+    assert first.client.echo(attempt) == attempt
+    first.server.close()
+    dispatcher = wire.Dispatcher(
+        Service(), interface_of(Service), Context("server/0", "server"), "server/0"
+    )
+    second = wire.Server(dispatcher, wire.listen(tmp_path / "t.sock"), (kept, identity))
+    second.start()
+    assert first.client.echo(attempt) == attempt
+    wire.close(first.client)
+    second.close()
+
+
 def test_a_call_to_a_node_that_is_being_built_waits_for_it(
     identity: Identity, tmp_path: Path
 ) -> None:
